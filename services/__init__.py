@@ -1,0 +1,1 @@
+"""Thumbloop: online RLHF as a set of services. One folder a room; see ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""Releases as files behind one URL: manifests, digests, create-if-absent."""

@@ -1,0 +1,1 @@
+"""Facts of the domain: frozen, keyword-only, standard library alone."""

@@ -1,0 +1,1 @@
+"""The SQL store: tables, engine, migrations. Only the learner opens it."""
