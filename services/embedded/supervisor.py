@@ -1,0 +1,162 @@
+"""Starts broker and services, restarts what dies, drains on stop, leaves nothing behind.
+
+Each process leads its own process group and is ended by its own id; whatever ends a service ends its whole group.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.embedded.brokers import Broker, make_broker
+from services.embedded.process import ManagedProcess
+
+from services.embedded.plan import EmbeddedPlan
+from services.embedded.readiness import probes
+from services.shared.domain.errors import Unavailable
+
+READY_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 20.0
+POLL_S = 0.2
+BACKOFF_S = (0.2, 1.0, 2.0, 5.0)
+STABLE_AFTER_S = 30.0
+MAX_QUICK_DEATHS = 8
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Service:
+    """One room's process, over all its incarnations."""
+
+    name: str
+    process: ManagedProcess
+    started_at: float
+    quick_deaths: int = 0
+    restarts: int = 0
+    peak_memory_mib: float = 0.0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs an `EmbeddedPlan`. `start` returns when everything is ready; `stop` when everything is gone."""
+
+    def __init__(self, plan: EmbeddedPlan, report: Report = lambda line: None) -> None:
+        self.plan = plan
+        self.failure: str | None = None
+        """Why the run cannot go on; None while it can."""
+        self._report = report
+        self._environment = plan.environment()
+        self._services: dict[str, Service] = {}
+        self._broker: Broker | None = None
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def start(self, *, ready_timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Raises Misconfigured (something is missing) or Unavailable (something did not become ready)."""
+        self.plan.data_dir.mkdir(parents=True, exist_ok=True)
+        if ":" not in self.plan.broker:
+            self._report(f"starting the {self.plan.broker} broker")
+            self._broker = make_broker(
+                self.plan.broker, port=self.plan.ports["kafka"], data_dir=self.plan.data_dir / "broker"
+            )
+            self._broker.start(timeout_s=ready_timeout_s)
+        for room in self.plan.rooms:
+            self._report(f"starting {room}")
+            self._services[room] = Service(name=room, process=self._launch(room), started_at=time.monotonic())
+        self._monitor.start()
+        self._wait_ready(time.monotonic() + ready_timeout_s)
+
+    def stop(self) -> dict[str, int]:
+        """Drains the rooms, last to start first, then the broker. Exit codes by name. Twice is once."""
+        self._stopping.set()
+        if self._monitor.is_alive():
+            self._monitor.join(timeout=POLL_S * 10)
+        codes: dict[str, int] = {}
+        for name in reversed(list(self._services)):
+            service = self._services[name]
+            self._note_memory(service)
+            self._report(f"draining {name}")
+            codes[name] = service.process.terminate(timeout_s=DRAIN_TIMEOUT_S)
+        if self._broker is not None:
+            self._broker.stop()
+        return codes
+
+    def kill(self, room: str) -> None:
+        """SIGKILL to the room's whole process group, as a test or a power cut would. It is restarted."""
+        with self._lock:
+            self._note_memory(self._services[room])
+            self._services[room].process.kill_group()
+
+    def restarts(self) -> dict[str, int]:
+        """How often each room was started again."""
+        return {name: service.restarts for name, service in self._services.items()}
+
+    def peak_memory_mib(self) -> dict[str, float]:
+        """Greatest resident memory of each process so far, broker included."""
+        with self._lock:
+            for service in self._services.values():
+                self._note_memory(service)
+            peaks = {name: service.peak_memory_mib for name, service in self._services.items()}
+        if self._broker is not None:
+            peaks["broker"] = self._broker.peak_memory_mib()
+        return peaks
+
+    def is_ready(self, room: str) -> bool:
+        """Asks the room."""
+        return probes(self.plan.ports)[room]()
+
+    def _launch(self, room: str) -> ManagedProcess:
+        process = ManagedProcess(
+            [sys.executable, "-m", "services.cli", room], env=self._environment, log_path=self.plan.log_path(room)
+        )
+        process.start()
+        return process
+
+    def _wait_ready(self, deadline: float) -> None:
+        asked = probes(self.plan.ports)
+        waiting = [room for room in self.plan.rooms if room in asked]
+        while waiting:
+            if self.failure:
+                raise Unavailable(self.failure)
+            if time.monotonic() > deadline:
+                logs = ", ".join(str(self.plan.log_path(room)) for room in waiting)
+                raise Unavailable(f"{', '.join(waiting)} did not become ready in time. See {logs}.")
+            for room in list(waiting):
+                if asked[room]():
+                    self._report(f"{room} is ready")
+                    waiting.remove(room)
+            time.sleep(POLL_S)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            with self._lock:
+                for service in self._services.values():
+                    self._revive(service)
+
+    def _revive(self, service: Service) -> None:
+        """Restarts a dead process after a back-off; gives up on one that dies again and again at once."""
+        now = time.monotonic()
+        if service.restart_at is not None:
+            if now >= service.restart_at and not self._stopping.is_set():
+                service.process, service.started_at, service.restart_at = self._launch(service.name), now, None
+                service.restarts += 1
+            return
+        code = service.process.returncode
+        if code is None:
+            return
+        stable = now - service.started_at > STABLE_AFTER_S
+        service.quick_deaths = 0 if stable else service.quick_deaths + 1
+        log = self.plan.log_path(service.name)
+        if service.quick_deaths > MAX_QUICK_DEATHS:
+            self.failure = f"{service.name} keeps dying (exit code {code}). Its log says why: {log}"
+            return
+        self._report(f"{service.name} ended with {code}; starting it again (log: {log})")
+        service.restart_at = now + BACKOFF_S[min(service.quick_deaths, len(BACKOFF_S) - 1)]
+
+    def _note_memory(self, service: Service) -> None:
+        service.peak_memory_mib = max(service.peak_memory_mib, service.process.peak_memory_mib())

@@ -1,0 +1,58 @@
+"""`thumbloop up`: everything on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from services.embedded.chat_model import ensure_chat_model
+from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
+from services.embedded.supervisor import Supervisor
+from services.shared.settings import load_settings
+
+# A person's thumbs are few: learn from small batches, and wait for no one's skill statistics longer than needed.
+PATIENCE: Overrides = {"learner": {"unrated_wait_s": 20, "reward_min_new_thumbs": 4}}
+
+
+def run_up(*, broker: str, data_dir: Path) -> int:
+    """Runs until SIGINT or SIGTERM. Exit code 0 when it was told to stop, 1 when it could not go on."""
+    console = Console()
+    if not load_settings().model.path:
+        with console.status("Converting the chat model (once) ..."):
+            ensure_chat_model()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: _request_stop(stop, _number, _frame))
+    plan = EmbeddedPlan(data_dir=data_dir, ports=choose_ports(prefer_defaults=True), broker=broker, overrides=PATIENCE)
+    supervisor = Supervisor(plan, lambda line: console.print(f"[dim]{line}[/]", highlight=False))
+    try:
+        supervisor.start()
+        _greet(console, plan)
+        while not stop.wait(0.5) and supervisor.failure is None:
+            pass
+    finally:
+        supervisor.stop()
+    if supervisor.failure:
+        console.print(f"[red]{supervisor.failure}[/]")
+        return 1
+    console.print("Drained; nothing is left running.")
+    return 0
+
+
+def _request_stop(stop: threading.Event, _number: int, _frame: FrameType | None) -> None:
+    stop.set()
+
+
+def _greet(console: Console, plan: EmbeddedPlan) -> None:
+    ports = plan.ports
+    console.print(f"\n[bold green]Thumbloop is up.[/] Chat and click thumbs:  [bold]{plan.page_url}[/]")
+    console.print(f"  API docs    {plan.page_url}/docs")
+    console.print(f"  metrics     http://127.0.0.1:{ports['gateway_control']}/metrics")
+    console.print(f"  releases    thumbloop policies list --address 127.0.0.1:{ports['learner']}")
+    console.print(f"  users       thumbloop simulate --url {plan.page_url}")
+    console.print(f"  logs        {plan.data_dir / 'logs'}")
+    console.print("Ctrl-C drains and stops everything.\n")

@@ -1,0 +1,1 @@
+"""OpenAI's chat API: request checks, answers plain and streamed."""

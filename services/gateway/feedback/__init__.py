@@ -1,0 +1,1 @@
+"""What users say of answers: checked by token, made durable, looked up."""

@@ -1,0 +1,147 @@
+"""Feedback tokens: who may say what of which answer, checked without a look-up.
+
+A token is a JSON Web Token (RFC 7519) signed with HS256 by a key of the gateway's ring. It goes out with every answer,
+may be held by a browser, and allows one thing: feedback of the named kinds on one rollout, in the name of one rater.
+Claims have short names, since a token travels with every answer:
+
+    dep  deployment    ten  tenant    rtr  rater pseudonym    rol  rollout id    prm  prompt id    knd  kinds    exp  expiry
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+
+from services.gateway.secrets import KeyRing
+from services.shared.domain.errors import PermissionDenied, Unauthenticated
+from services.shared.domain.events import Clock
+from services.shared.domain.feedback import FeedbackKind
+
+ALGORITHM = "HS256"
+TOKEN_TYPE = "feedback+jwt"  # explicit typing, RFC 8725 section 3.11
+MAX_TOKEN_CHARS = 2048
+_CLAIMS = ("dep", "ten", "rtr", "rol", "prm", "knd", "exp")
+_GET_ANOTHER = "Use the feedback_token of the answer's `thumbloop` object, unchanged."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackClaims:
+    """What a token allows."""
+
+    tenant: str
+    rater_id: str
+    rollout_id: str
+    prompt_id: str
+    kinds: tuple[FeedbackKind, ...]
+    expiry: datetime
+    key_id: str
+
+
+class FeedbackTokens:
+    """Signs and checks tokens of one deployment."""
+
+    def __init__(self, *, deployment: str, tenant: str, keys: KeyRing, ttl: timedelta, clock: Clock) -> None:
+        self._deployment = deployment
+        self._tenant = tenant
+        self._keys = keys
+        self._ttl = ttl
+        self._clock = clock
+
+    def issue(self, *, rater_id: str, rollout_id: str, prompt_id: str, kinds: Iterable[FeedbackKind]) -> str:
+        """A token for one rollout, signed by the newest key."""
+        key = self._keys.newest
+        claims = {
+            "dep": self._deployment,
+            "ten": self._tenant,
+            "rtr": rater_id,
+            "rol": rollout_id,
+            "prm": prompt_id,
+            "knd": [str(kind) for kind in kinds],
+            "exp": int((self._clock() + self._ttl).timestamp()),
+        }
+        return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.id, "typ": TOKEN_TYPE})
+
+    def check(self, token: str) -> FeedbackClaims:
+        """What a token allows.
+
+        Raises Unauthenticated if it is altered, truncated, signed by an unknown key or expired, PermissionDenied if it
+        was signed for another deployment or tenant.
+        """
+        if len(token) > MAX_TOKEN_CHARS or not _is_canonical(token):
+            raise _invalid()
+        key_id, claims = self._verify(token)
+        if claims["dep"] != self._deployment or claims["ten"] != self._tenant:
+            raise PermissionDenied(
+                "This feedback token belongs to another deployment or tenant. Send it to the gateway that answered.",
+                reason="FEEDBACK_TOKEN_FOREIGN",
+                field="token",
+            )
+        expiry = datetime.fromtimestamp(claims["exp"], tz=UTC)
+        if expiry <= self._clock():
+            raise Unauthenticated(
+                f"This feedback token expired at {expiry.isoformat()}; the answer can no longer be rated.",
+                reason="FEEDBACK_TOKEN_EXPIRED",
+                field="token",
+            )
+        return _claims(claims, expiry=expiry, key_id=key_id)
+
+    def _verify(self, token: str) -> tuple[str, dict[str, Any]]:
+        """Key id and payload of a token whose signature, type and claim names are right."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = self._keys.by_id(str(header.get("kid", "")))
+            if key is None or header.get("typ") != TOKEN_TYPE:
+                raise _invalid()
+            # Expiry is checked by our own clock.
+            options: Any = {"require": list(_CLAIMS), "verify_exp": False}
+            return key.id, jwt.decode(token, key.secret, algorithms=[ALGORITHM], options=options)
+        except jwt.PyJWTError as error:
+            raise _invalid() from error
+
+
+def _claims(claims: dict[str, Any], *, expiry: datetime, key_id: str) -> FeedbackClaims:
+    known = {str(kind) for kind in FeedbackKind}
+    return FeedbackClaims(
+        tenant=claims["ten"],
+        rater_id=claims["rtr"],
+        rollout_id=claims["rol"],
+        prompt_id=claims["prm"],
+        kinds=tuple(FeedbackKind(kind) for kind in claims["knd"] if kind in known),
+        expiry=expiry,
+        key_id=key_id,
+    )
+
+
+def _is_canonical(token: str) -> bool:
+    """True if there is no other spelling of the same bytes.
+
+    Base64 leaves bits of a last character unused and lenient decoders skip foreign characters: without this check, an
+    altered signature could still verify.
+    """
+    parts = token.split(".")
+    try:
+        return len(parts) == 3 and all(_encode(_decode(part)) == part for part in parts)
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _decode(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated(
+        f"This feedback token is not one of this gateway, or it was altered. {_GET_ANOTHER}",
+        reason="FEEDBACK_TOKEN_INVALID",
+        field="token",
+    )

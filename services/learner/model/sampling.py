@@ -1,0 +1,99 @@
+"""Answers from the trainer's own model: plain sampling, for the gate and for measuring.
+
+Shapes: `B` prompts, `P` tokens of the prefix that all prompts share, `T` tokens, `V` vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from services.learner.model.packing import common_prefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledAnswer:
+    """One sampled answer with the log-probs of the distribution it was sampled from."""
+
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@torch.no_grad()
+def sample_answers(
+    network: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    end_ids: frozenset[int],
+    random: torch.Generator,
+) -> list[SampledAnswer]:
+    """Sample one answer to each prompt (top-p 1, top-k off). The end token, where it comes, is part of the answer.
+
+    The prompts' common prefix is computed once; the rest is padded on the left. `random` is a CPU generator, so the
+    same seed draws the same numbers on every device.
+    """
+    model = cast(Any, network)
+    device = next(network.parameters()).device
+    logits_BV, cache, mask_BT = _read_prompts(model, prompts, device)
+    tokens: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    running_B = torch.ones(len(prompts), dtype=torch.bool)
+    for _ in range(max_new_tokens):
+        logprobs_BV = torch.log_softmax(logits_BV.float().cpu() / temperature, dim=-1)
+        token_B = torch.multinomial(logprobs_BV.exp(), 1, generator=random)[:, 0]
+        tokens.append(torch.where(running_B, token_B, -1))
+        logprobs.append(logprobs_BV.gather(1, token_B[:, None])[:, 0])
+        running_B &= ~torch.isin(token_B, torch.tensor(sorted(end_ids), dtype=token_B.dtype))
+        if len(tokens) == max_new_tokens or not bool(running_B.any()):
+            break
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(prompts), 1)], dim=1)
+        step = model(
+            input_ids=token_B[:, None].to(device),
+            attention_mask=mask_BT,
+            position_ids=mask_BT.sum(dim=1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits_BV = step.logits[:, -1]
+    return _collect(torch.stack(tokens, dim=1), torch.stack(logprobs, dim=1))
+
+
+def _read_prompts(
+    model: Any, prompts: Sequence[tuple[int, ...]], device: torch.device
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Logits after each prompt, the cache, and which of its positions are real tokens."""
+    prefix = common_prefix(prompts)
+    cache = DynamicCache()
+    if prefix:
+        model(input_ids=torch.tensor([prompts[0][:prefix]], device=device), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prompts))
+    rests = [prompt[prefix:] for prompt in prompts]
+    width = max(len(rest) for rest in rests)
+    input_BT = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask_BT = torch.ones(len(prompts), prefix + width, dtype=torch.long)
+    for row, rest in enumerate(rests):
+        input_BT[row, width - len(rest) :] = torch.tensor(rest)
+        mask_BT[row, prefix : prefix + width - len(rest)] = 0
+    mask_BT = mask_BT.to(device)
+    out = model(
+        input_ids=input_BT.to(device),
+        attention_mask=mask_BT,
+        position_ids=(mask_BT.cumsum(dim=1) - 1)[:, prefix:],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return out.logits[:, -1], cache, mask_BT
+
+
+def _collect(tokens_BT: Tensor, logprobs_BT: Tensor) -> list[SampledAnswer]:
+    answers = []
+    for token_T, logprob_T in zip(tokens_BT.tolist(), logprobs_BT.tolist(), strict=True):
+        length = token_T.index(-1) if -1 in token_T else len(token_T)
+        answers.append(SampledAnswer(response_ids=tuple(token_T[:length]), logprobs=tuple(logprob_T[:length])))
+    return answers

@@ -1,0 +1,83 @@
+"""What a nat of KL costs, update by update: a fixed price, or one that steers to a target.
+
+The adaptive controller is the proportional one of Ziegler et al. (arXiv 1909.08593).
+"""
+
+from typing import Protocol
+
+from services.learner.ppo.settings import KlSettings
+
+_MAX_ERROR = 0.5
+
+
+class KlController(Protocol):
+    """Holds the price and hears what KL it led to."""
+
+    @property
+    def coefficient(self) -> float:
+        """Thumb units per nat for the next update."""
+
+    def observe(self, nats_per_answer: float, rollouts: int) -> None:
+        """Hear the mean KL of the answers of one update."""
+
+    def state(self) -> dict[str, float]:
+        """What `load_state` needs to go on from here."""
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Go on from a saved state."""
+
+
+class FixedKl:
+    """The same price always."""
+
+    def __init__(self, coefficient: float) -> None:
+        self._coefficient = coefficient
+
+    @property
+    def coefficient(self) -> float:
+        """Thumb units per nat for the next update."""
+        return self._coefficient
+
+    def observe(self, nats_per_answer: float, rollouts: int) -> None:
+        """Nothing to adapt."""
+
+    def state(self) -> dict[str, float]:
+        """The price."""
+        return {"coefficient": self._coefficient}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """A fixed price comes from the settings, so a saved one is not taken over."""
+
+
+class AdaptiveKl:
+    """Raises the price while KL is above the target and lowers it below, by at most a bounded share an update."""
+
+    def __init__(self, coefficient: float, target_nats: float, horizon_rollouts: float) -> None:
+        self._coefficient = coefficient
+        self._target = target_nats
+        self._horizon = horizon_rollouts
+
+    @property
+    def coefficient(self) -> float:
+        """Thumb units per nat for the next update."""
+        return self._coefficient
+
+    def observe(self, nats_per_answer: float, rollouts: int) -> None:
+        """Multiply the price by 1 + error * rollouts / horizon, the relative error clipped to +-0.5."""
+        error = min(max(nats_per_answer / self._target - 1, -_MAX_ERROR), _MAX_ERROR)
+        self._coefficient *= 1 + error * min(rollouts / self._horizon, 1.0)
+
+    def state(self) -> dict[str, float]:
+        """The price as it stands."""
+        return {"coefficient": self._coefficient}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Go on with a saved price."""
+        self._coefficient = state["coefficient"]
+
+
+def make_kl_controller(settings: KlSettings) -> KlController:
+    """The controller that the settings ask for."""
+    if settings.kind == "fixed":
+        return FixedKl(settings.coefficient)
+    return AdaptiveKl(settings.coefficient, settings.target_nats, settings.horizon_rollouts)

@@ -1,0 +1,51 @@
+"""Settings of a PPO update, checked before torch is imported."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlSettings:
+    """The price of leaving the reference policy."""
+
+    kind: Literal["adaptive", "fixed"] = "fixed"
+    coefficient: float = 0.05
+    """Thumb units per nat; where `adaptive` starts."""
+    target_nats: float = 4.0
+    """KL per answer that `adaptive` steers to."""
+    horizon_rollouts: float = 480.0
+    """How many rollouts `adaptive` takes, about, to correct a deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoSettings:
+    """One update."""
+
+    learning_rate: float = 3e-4
+    epochs: int = 2
+    minibatch_rollouts: int = 8
+    clip: float = 0.2
+    behaviour_cap: float = 2.0
+    """c of the truncated weight min(proximal / behaviour, c)."""
+    gae_lambda: float = 1.0
+    entropy_coefficient: float = 0.0
+    max_gradient_norm: float = 1.0
+    kl: KlSettings = KlSettings()
+    advantage_floor: float = 0.3
+    """Advantages are divided by at least this standard deviation, in thumb units."""
+    min_reward_sd: float = 0.15
+    """A batch whose rewards vary less than this has nothing left to teach: its update is skipped."""
+    critic_learning_rate: float = 1e-2
+    critic_epochs: int = 16
+    value_clip: float = 0.5
+    """How far, in thumb units, one update may move a value before its gain stops counting."""
+    critic_patience: int = 3
+    """Batches in a row with explained variance under 0 after which the batch mean replaces the critic."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.minibatch_rollouts < 1:
+            raise ValueError("epochs and minibatch_rollouts must be at least 1")
+        if not 0 < self.clip < 1 or self.behaviour_cap < 1:
+            raise ValueError("clip must lie between 0 and 1, behaviour_cap must be at least 1")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError("gae_lambda must lie between 0 and 1")

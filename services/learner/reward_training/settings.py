@@ -1,0 +1,22 @@
+"""Settings of reward training."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTrainingSettings:
+    """How heads are fitted and when they are trusted."""
+
+    penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    """Strengths of the L2 penalty among which out-of-fold likelihood chooses; in units of features / thumbs."""
+    min_thumbs_of_each_sign: int = 3
+    """Below this nothing is fitted: the heads stay at zero."""
+    max_rater_share: float = 0.2
+    """No rater's thumbs weigh more than this share of all, where there are raters enough."""
+    prequential_window: int = 200
+    chunk: int = 8
+    """New thumbs are tested in chunks of this many, each by heads trained on all thumbs before it."""
+    skill_auroc: float = 0.6
+    """PPO waits until the lower 95% bound of the prequential AUROC is above this ..."""
+    skill_thumbs_of_each_sign: int = 10
+    """... and this many thumbs of each sign are in the window."""

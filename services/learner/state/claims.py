@@ -1,0 +1,140 @@
+"""Claims: which experiences the trainer may have, once.
+
+An experience goes open → claimed → used | stale | quarantined. A claim is a lease fenced by the learner's epoch: one
+that has run out, or that an older epoch made, counts as open. *Ready* is never stored; it is asked here, at the
+claim: scored, fit for PPO, fresh, and rated or old enough to go without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select, update
+
+from services.learner.ports import Experience, RatedExample
+from services.learner.state.ancestry import distances
+from services.learner.state.experience_reader import read_experiences, read_rated_examples
+from services.shared.domain.events import Clock
+from services.shared.store.database import Database
+from services.shared.store.leases import check_epoch
+from services.shared.store.tables import experiences, rollout_versions
+from services.shared.store.upsert import chunks
+
+LEADER = "learner"
+"""The lease whose epoch fences trainer and releaser."""
+
+TOO_OLD = "too stale"
+"""Reason of experiences that a rollback may bring back."""
+
+
+class SqlExperienceStore:
+    """`ports.ExperienceStore` on SQL, for the holder of one epoch."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        epoch: int,
+        max_staleness: int,
+        unrated_wait_s: float,
+        join_window_s: float,
+        claim_lease_s: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._epoch = epoch
+        self._max_staleness = max_staleness
+        self._unrated_wait = timedelta(seconds=unrated_wait_s)
+        self._join_window = timedelta(seconds=join_window_s)
+        self._lease = timedelta(seconds=claim_lease_s)
+
+    def ready_count(self, *, policy_version: str) -> int:
+        """See the port."""
+        with self._database.read() as connection:
+            fresh = distances(connection, policy_version, most=self._max_staleness)
+            query = select(func.count()).select_from(experiences).where(self._ready(), _drawn_by_only(fresh))
+            return int(connection.scalar(query) or 0)
+
+    def claim(self, *, limit: int, policy_version: str, reward_model_version: str) -> list[Experience]:
+        """See the port."""
+        with self._database.write() as connection:
+            check_epoch(connection, LEADER, self._epoch)
+            fresh = distances(connection, policy_version, most=self._max_staleness)
+            self._mark_stale(connection, fresh)
+            query = (
+                select(experiences.c.rollout_id)
+                .where(self._ready(), _drawn_by_only(fresh))
+                .order_by(experiences.c.end_time, experiences.c.rollout_id)
+                .limit(limit)
+            )
+            rollout_ids = list(connection.scalars(self._skip_locked(query)))
+            until = self._clock() + self._lease
+            self._move(connection, rollout_ids, state="claimed", claim_epoch=self._epoch, lease_until=until)
+            return read_experiences(
+                connection,
+                rollout_ids,
+                staleness=fresh,
+                reward_model_version=reward_model_version,
+                join_window=self._join_window,
+            )
+
+    def unclaim(self, rollout_ids: Sequence[str]) -> None:
+        """See the port."""
+        self._release(rollout_ids, state="open", reason="")
+
+    def discard(self, rollout_ids: Sequence[str], *, reason: str) -> None:
+        """See the port."""
+        self._release(rollout_ids, state="stale", reason=reason)
+
+    def rated_examples(self, *, limit: int = 5000) -> list[RatedExample]:
+        """See the port."""
+        with self._database.read() as connection:
+            return read_rated_examples(connection, limit=limit)
+
+    def _release(self, rollout_ids: Sequence[str], *, state: str, reason: str) -> None:
+        with self._database.write() as connection:
+            check_epoch(connection, LEADER, self._epoch)
+            mine = and_(experiences.c.state == "claimed", experiences.c.claim_epoch == self._epoch)
+            self._move(
+                connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None
+            )
+
+    def _ready(self) -> ColumnElement[bool]:
+        """Scored, fit, and rated or old enough; not claimed by anyone whose claim counts."""
+        now = self._clock()
+        void = or_(experiences.c.claim_epoch < self._epoch, experiences.c.lease_until < now)
+        return and_(
+            or_(experiences.c.state == "open", and_(experiences.c.state == "claimed", void)),
+            experiences.c.eligible.is_(True),
+            experiences.c.scored.is_(True),
+            or_(experiences.c.rated.is_(True), experiences.c.end_time <= now - self._unrated_wait),
+        )
+
+    def _mark_stale(self, connection: Connection, fresh: dict[str, int]) -> None:
+        """What is ready but drawn by versions too far away will never be fresh again (a rollback reopens it)."""
+        query = select(experiences.c.rollout_id).where(self._ready(), ~_drawn_by_only(fresh))
+        rollout_ids = list(connection.scalars(self._skip_locked(query)))
+        self._move(connection, rollout_ids, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
+
+    def _skip_locked(self, query: Select[str]) -> Select[str]:
+        """Several learners claim side by side where the database can lock rows; SQLite has one writer anyway."""
+        return query.with_for_update(skip_locked=True) if self._database.is_postgresql else query
+
+    def _move(
+        self, connection: Connection, rollout_ids: Sequence[str], *where: ColumnElement[bool], **values: Any
+    ) -> None:
+        for some in chunks(rollout_ids):
+            connection.execute(update(experiences).where(experiences.c.rollout_id.in_(some), *where).values(values))
+
+
+def _drawn_by_only(fresh: dict[str, int]) -> ColumnElement[bool]:
+    """All of the response's versions are among these."""
+    if not fresh:
+        return false()
+    other = exists().where(
+        rollout_versions.c.rollout_id == experiences.c.rollout_id, rollout_versions.c.policy_version.not_in(fresh)
+    )
+    return and_(experiences.c.oldest_version.in_(fresh), ~other)

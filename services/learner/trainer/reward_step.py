@@ -1,0 +1,121 @@
+"""The first half of a cycle: test the reward model on new thumbs, train it, see it released and resident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.learner.ports import Candidates, ExperienceStore, ReleaseRow
+from services.learner.trainer.learners import RewardLearner
+from services.learner.trainer.publication import Draft, Publication
+from services.learner.trainer.status import Phase, StatusBoard
+from services.shared.checkpoints import Manifest
+from services.shared.domain.release import ReleaseKind
+from services.shared.telemetry.log import get_logger
+from services.shared.telemetry.metrics import Metrics
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardPace:
+    """When it is worth training."""
+
+    min_new_thumbs: int
+
+
+class RewardStep:
+    """Keeps the reward learner at the live reward model, and moves both on together."""
+
+    def __init__(
+        self,
+        learner: RewardLearner,
+        store: ExperienceStore,
+        candidates: Candidates,
+        publication: Publication,
+        board: StatusBoard,
+        metrics: Metrics,
+        pace: RewardPace,
+    ) -> None:
+        self._learner = learner
+        self._store = store
+        self._candidates = candidates
+        self._publication = publication
+        self._board = board
+        self._metrics = metrics
+        self._pace = pace
+        self._held: ReleaseRow | None = None
+        self._fruitless_at = 0
+
+    def sync(self) -> ReleaseRow | None:
+        """Makes the learner hold the live reward model, also after a rollback. None: none is live yet."""
+        live = self._candidates.live(ReleaseKind.REWARD_MODEL)
+        if live is not None and (self._held is None or live.version != self._held.version):
+            with self._board.phase(Phase.RESTORING):
+                self._restore(live)
+            self._held = live
+            self._fruitless_at = 0
+            self._tell()
+        return self._held
+
+    def due(self) -> bool:
+        """Enough thumbs have come since the last training, and since the last one that had nothing to learn from."""
+        threshold = self._pace.min_new_thumbs + self._fruitless_at
+        # The newest alone: whatever is unseen is among them, and features are heavy.
+        newest = self._store.rated_examples(limit=max(2 * threshold, 32))
+        return self._learner.unseen(newest) >= threshold
+
+    def run(self, parent: ReleaseRow) -> bool:
+        """Trains and releases. False: nothing to learn, or the gate refused."""
+        with self._board.phase(Phase.TRAINING_REWARD_MODEL):
+            examples = self._store.rated_examples()
+            update = self._learner.train(examples)
+            self._tell()
+            if update is None:
+                self._fruitless_at = self._learner.unseen(examples)
+                return False
+            seconds = self._board.take_seconds()
+            candidate = self._publication.write(
+                Draft(
+                    kind=ReleaseKind.REWARD_MODEL,
+                    parent=parent,
+                    save=self._learner.save,
+                    rollout_ids=update.rollout_ids,
+                    feedback_ids=update.feedback_ids,
+                    reward_model_version="",
+                    settings=self._learner.settings,
+                    metrics={
+                        "finite": 1.0,
+                        **update.metrics,
+                        "seconds_train": seconds.get(Phase.TRAINING_REWARD_MODEL, 0.0),
+                    },
+                )
+            )
+        self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="submitted")
+        if not self._publication.decide(candidate).passed:
+            self._held = None  # Back to the live one at the next `sync`.
+            self._fruitless_at = self._learner.unseen(examples) or self._pace.min_new_thumbs
+            return False
+        self._publication.wait_live(candidate)
+        live = self._candidates.live(ReleaseKind.REWARD_MODEL)
+        if live is not None and live.version == candidate.version:
+            self._held = live
+            self._fruitless_at = 0
+            self._board.tell(reward_model_version=candidate.version)
+            self._publication.wait_served(candidate.version)
+        return True
+
+    def _restore(self, live: ReleaseRow) -> None:
+        def read(folder: object, manifest: Manifest) -> None:
+            pass
+
+        if not live.parent_version:
+            self._learner.reset()
+            return
+        self._publication.fetch(live, lambda folder, manifest: self._learner.restore(folder, manifest.feedback_ids))
+
+    def _tell(self) -> None:
+        tested = self._learner.tested()
+        self._board.tell(reward_model_version=self._held.version if self._held else "", tested=tested)
+        if tested is not None:
+            self._metrics.set("thumbloop_reward_model_auroc", tested[0], bound="mean")
+            self._metrics.set("thumbloop_reward_model_auroc", tested[1], bound="low95")

@@ -1,0 +1,93 @@
+"""From rollouts to `scores` events: one pass for what has tokens, the rule alone for what has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as PassTimeout
+
+from services.reward.base_model import Answer, BaseModel, PassResult, check
+from services.reward.model_lane import ModelLane
+from services.reward.scorer import NO_TOKENS, Judgement, Scorer
+from services.shared.domain.errors import InvalidInput, Unavailable, Unprocessable
+from services.shared.domain.events import Clock, EventMeta, NewId
+from services.shared.domain.reward_terms import with_response_terms
+from services.shared.domain.rollout import Rollout
+from services.shared.domain.score import Score
+
+
+class RolloutScorer:
+    """Scores rollouts at the live reward model. Every purpose is scored: KL is measured on gate answers too."""
+
+    def __init__(self, base: BaseModel, lane: ModelLane, scorer: Scorer, *, now: Clock, new_id: NewId) -> None:
+        self._base = base
+        self._lane = lane
+        self._scorer = scorer
+        self._now = now
+        self._new_id = new_id
+
+    def answer_of(self, rollout: Rollout) -> Answer | None:
+        """What the base is to read; None where the response has no token. Raises Unprocessable where it cannot."""
+        if rollout.overflow is not None and not rollout.prompt_token_ids:
+            raise Unprocessable(
+                f"rollout {rollout.rollout_id} keeps its tokens in the object store; this release reads events alone",
+                reason="OVERFLOW_NOT_READ",
+            )
+        if not rollout.response_token_ids:
+            return None
+        answer = Answer(
+            prompt_token_ids=rollout.prompt_token_ids,
+            response_token_ids=rollout.response_token_ids,
+            temperature=rollout.sampling.temperature,
+        )
+        try:
+            check(answer, self._base, name=f"rollout {rollout.rollout_id}")
+        except InvalidInput as error:
+            raise Unprocessable(error.message, reason=error.reason) from error
+        return answer
+
+    def score(self, rollouts: Sequence[tuple[Rollout, Answer | None]], *, timeout_s: float) -> list[Score]:
+        """One score each, in order. Raises Unavailable or Busy when the pass takes longer than `timeout_s`."""
+        answers = [answer for _, answer in rollouts if answer is not None]
+        passed = iter(self._passes(answers, timeout_s))
+        done = [None if answer is None else next(passed) for _, answer in rollouts]
+        judged = self._scorer.judge(
+            [result.features for result in done if result is not None],
+            [rollout.rollout_id for (rollout, answer) in rollouts if answer is not None],
+        )
+        judgements = iter(judged.items)
+        return [
+            self._event(rollout, result, NO_TOKENS if result is None else next(judgements), judged.reward_model_version)
+            for (rollout, _), result in zip(rollouts, done, strict=True)
+        ]
+
+    def _passes(self, answers: Sequence[Answer], timeout_s: float) -> list[PassResult]:
+        if not answers:
+            return []
+        future = self._lane.submit(answers, timeout_s=timeout_s)
+        try:
+            return future.result(timeout=timeout_s)
+        except PassTimeout:
+            future.cancel()
+            raise Unavailable(f"no pass over {len(answers)} rollouts within {timeout_s:g} s") from None
+
+    def _event(self, rollout: Rollout, done: PassResult | None, judgement: Judgement, version: str) -> Score:
+        temperature = rollout.sampling.temperature
+        return Score(
+            meta=EventMeta(
+                event_id=self._new_id(),
+                deployment=rollout.meta.deployment,
+                tenant=rollout.meta.tenant,
+                event_time=self._now(),
+                traceparent=rollout.meta.traceparent,
+            ),
+            rollout_id=rollout.rollout_id,
+            reward_model_version=version,
+            mean=judgement.mean,
+            spread=judgement.spread,
+            terms=with_response_terms(judgement.terms, rollout.response_text),
+            reference_log_probs=done.reference_log_probs if done else (),
+            temperature=temperature if temperature > 0 else 1.0,
+            base_model_digest=self._base.digest,
+            features=done.features if done else b"",
+            feature_layout=self._base.feature_layout if done else "",
+        )

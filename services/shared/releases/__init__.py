@@ -1,0 +1,1 @@
+"""How a replica follows what the learner decides: releases taken live, orders carried out, both acknowledged."""

@@ -1,0 +1,102 @@
+"""Opens the learner's SQL store and gives transactions on it.
+
+One `Database` a process; it may be used from any thread. SQLite runs in WAL mode with `synchronous=FULL` (a commit
+that returned survives a power cut), and a writing transaction begins with BEGIN IMMEDIATE, so that it waits for its
+turn at the start instead of failing in the middle (https://www.sqlite.org/lang_transaction.html). PostgreSQL runs
+the same statements in READ COMMITTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from services.shared.domain.errors import Misconfigured
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long a SQLite transaction waits for another's write lock."""
+
+_BEGIN = "thumbloop_begin"
+
+
+class Database:
+    """Transactions on one store. `write` commits when its block ends, and undoes everything when the block raises."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Where row locks and SKIP LOCKED exist."""
+        return self.engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent look at the store (on SQLite a snapshot)."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction."""
+        with self._writing.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Closes the pooled connections. Twice is once."""
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """A store at a SQLAlchemy URL; SQLite's folder is made. The tables are made by `migrations.migrate`.
+
+    Raises Misconfigured for a URL that no driver here understands.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return Database(_open_sqlite(url, parsed.database))
+        return Database(create_engine(parsed, pool_pre_ping=True))
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise Misconfigured(
+            f"the store's URL {make_url_safe(url)!r} cannot be opened: {error}. Set THUMBLOOP_LEARNER__STORE_URL to"
+            " sqlite:////folder/store.db or postgresql+psycopg://USER@HOST/NAME (extra `postgres`)."
+        ) from error
+
+
+def make_url_safe(url: str) -> str:
+    """The URL without its password; as it is where it does not parse."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+def _open_sqlite(url: str, path: str | None) -> Engine:
+    if not path or path == ":memory:":
+        raise Misconfigured("the store must be a file: threads would each see another in-memory database.")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself; `_begin` does
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    return engine
