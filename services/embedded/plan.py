@@ -91,9 +91,14 @@ class EmbeddedPlan:
                 "reward_address": f"127.0.0.1:{ports['reward']}",
             },
         }
-        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        quiet = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        return {**os.environ, **threads, **quiet, **flatten(settings), **flatten(self.overrides)}
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        quiet = {
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+        return {**os.environ, **one_thread, **quiet, **flatten(settings), **flatten(self.overrides)}
 
 
 def flatten(sections: Mapping[str, object], prefix: str = "THUMBLOOP_") -> dict[str, str]:

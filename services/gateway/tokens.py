@@ -4,7 +4,8 @@ A token is a JSON Web Token (RFC 7519) signed with HS256 by a key of the gateway
 may be held by a browser, and allows one thing: feedback of the named kinds on one rollout, in the name of one rater.
 Claims have short names, since a token travels with every answer:
 
-    dep  deployment    ten  tenant    rtr  rater pseudonym    rol  rollout id    prm  prompt id    knd  kinds    exp  expiry
+    dep  deployment         ten  tenant         rtr  rater pseudonym
+    rol  rollout id         prm  prompt id      knd  kinds              exp  expiry
 """
 
 from __future__ import annotations

@@ -8,5 +8,5 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 def valid_traceparent(header: str) -> str:
-    """The header's value, or "": a malformed one is ignored, as the specification asks (www.w3.org/TR/trace-context)."""
+    """The header's value, or "": a malformed one is ignored, as the recommendation (W3C Trace Context) asks."""
     return header if _TRACEPARENT.fullmatch(header) else ""

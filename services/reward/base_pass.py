@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from services.reward.base_model import Answer, PassResult
 from services.shared.domain.rollout import ChatMessage
-from services.shared.reward_heads.features import PARTS, feature_count, middle_layers
+from services.shared.reward_heads.features import feature_count, feature_layout, middle_layers
 
 _LOGIT_ROWS = 512
 """Response positions that get logits at a time: bounds the memory of [R, V]."""
@@ -55,7 +55,7 @@ class BasePass:
             directory, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        return cls(model.to(device), tokenizer, digest=digest, max_batch=max_batch)
+        return cls(cast(Any, model).to(device), tokenizer, digest=digest, max_batch=max_batch)
 
     @property
     def digest(self) -> str:
@@ -65,8 +65,7 @@ class BasePass:
     @property
     def feature_layout(self) -> str:
         """Means over the response of the embeddings and of two middle layers."""
-        low, high = self._middle
-        return f"means-emb-l{low}-l{high}/{self._hidden_size}x{PARTS}"
+        return feature_layout(self._hidden_size, int(self._model.config.num_hidden_layers))
 
     @property
     def feature_count(self) -> int:
@@ -132,7 +131,10 @@ class BasePass:
         starts = [len(answer.prompt_token_ids) - skip for answer in batch]
         ends = [len(row) for row in rows]
         final_RD = torch.cat(
-            [out.last_hidden_state[b, start - 1 : end - 1] for b, (start, end) in enumerate(zip(starts, ends, strict=True))]
+            [
+                out.last_hidden_state[b, start - 1 : end - 1]
+                for b, (start, end) in enumerate(zip(starts, ends, strict=True))
+            ]
         )
         log_probs_R = self._log_probs(final_RD, batch)
         low, high = self._middle
@@ -152,7 +154,7 @@ class BasePass:
         lengths = torch.tensor([len(answer.response_token_ids) for answer in batch], device=device)
         divisor_R = torch.tensor([answer.divisor for answer in batch], device=device).repeat_interleave(lengths)
         parts = []
-        for rows in torch.arange(len(target_R), device=device).split(_LOGIT_ROWS):
+        for rows in torch.split(torch.arange(len(target_R), device=device), _LOGIT_ROWS):
             logits_RV = self._model.lm_head(final_RD[rows]).float() / divisor_R[rows, None]
             parts.append(-functional.cross_entropy(logits_RV, target_R[rows], reduction="none"))
         return torch.cat(parts).cpu()
@@ -177,5 +179,7 @@ class BasePass:
 
     def _prefix_for(self, rows: int) -> DynamicCache:
         """The prefix's keys and values for so many rows; the pass appends to it, so each pass gets its own."""
-        layers = [(layer.keys, layer.values) for layer in self._prefix_cache.layers]
-        return DynamicCache([(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layers])
+        layers = [(layer.keys, layer.values) for layer in cast(Any, self._prefix_cache).layers]
+        return DynamicCache(
+            [(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layers]
+        )

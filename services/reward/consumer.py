@@ -1,7 +1,7 @@
 """From the topic `rollouts` to the topic `scores`: may score twice, never not at all.
 
-Offsets are committed only after Kafka has acknowledged the scores (and the dead letters) of everything before them. Until
-a reward model is live nothing is read. While Kafka is away the consumer waits and tries again.
+Offsets are committed only after Kafka has acknowledged the scores (and the dead letters) of everything before them.
+Until a reward model is live nothing is read. While Kafka is away the consumer waits and tries again.
 Lifecycle: `start`, `drain` (finishes the records in hand, then commits), `failure` says why the thread ended by itself.
 """
 
@@ -171,15 +171,17 @@ class RolloutConsumer:
 
     def _dead_letter(self, record: Record, error: Unprocessable) -> OutgoingEvent:
         _log.warning("rollout_dead_lettered", reason=error.reason, message=error.message, offset=record.offset)
-        place = f"{record.place.topic}/{record.place.partition}/{record.offset}"
         return OutgoingEvent(
             topic=dead_letter_topic(ROLLOUTS),
             key=record.key,
             value=record.value,
             headers={
-                "reason": error.reason.encode(),
-                "message": error.message.encode(),
-                "consumer": b"reward",
-                "source": place.encode(),
+                **record.headers,
+                "dlq-reason": error.reason.encode(),
+                "dlq-message": error.message.encode()[:1000],
+                "dlq-consumer": b"reward",
+                "dlq-topic": record.place.topic.encode(),
+                "dlq-partition": str(record.place.partition).encode(),
+                "dlq-offset": str(record.offset).encode(),
             },
         )

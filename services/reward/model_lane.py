@@ -58,6 +58,11 @@ class ModelLane:
             raise Busy(f"no room before the model within {timeout_s:g} s", retry_after=1.0) from None
         return job.future
 
+    @property
+    def running(self) -> bool:
+        """The thread lives."""
+        return self._thread.is_alive()
+
     def stop(self, timeout_s: float) -> None:
         """Finishes the pass that runs; what waits fails with Unavailable. Twice is once."""
         self._stopping.set()

@@ -18,23 +18,15 @@ class ResidentModels:
     The least recently used version makes room for a new one; the live version and the one just staged always stay.
     """
 
-    def __init__(self, *, base_model_digest: str, feature_count: int, capacity: int) -> None:
-        self._base_model_digest = base_model_digest
+    def __init__(self, *, feature_count: int, capacity: int) -> None:
         self._feature_count = feature_count
         self._capacity = capacity
         self._heads: OrderedDict[str, RewardHeads] = OrderedDict()
         self._live = ""
-        self._order = (0, 0)
         self._lock = threading.Lock()
 
     def stage(self, announcement: Announcement, folder: Path) -> None:
-        """Loads a verified release beside the live one. Raises FailedPrecondition where it does not fit the base."""
-        if announcement.base_model_digest != self._base_model_digest:
-            raise FailedPrecondition(
-                f"reward model {announcement.version} belongs to base model {announcement.base_model_digest[:12]}, this "
-                f"replica runs {self._base_model_digest[:12]}. Start it with the base model of the release.",
-                reason="WRONG_BASE_MODEL",
-            )
+        """Loads a verified release beside the live one. Raises FailedPrecondition where it reads other features."""
         heads = load_heads(folder)
         if heads.features != self._feature_count:
             raise FailedPrecondition(
@@ -47,8 +39,9 @@ class ResidentModels:
             self._heads.move_to_end(announcement.version)
             self._make_room(keep=announcement.version)
 
-    def flip(self, version: str) -> None:
+    def flip(self, announcement: Announcement) -> None:
         """Makes a staged version live. Raises FailedPrecondition where it is not resident."""
+        version = announcement.version
         with self._lock:
             if version not in self._heads:
                 raise FailedPrecondition(f"reward model {version} is not staged", reason="NOT_RESIDENT")
@@ -72,7 +65,7 @@ class ResidentModels:
             heads = self._heads.get(wanted)
             if heads is None:
                 raise FailedPrecondition(
-                    f"reward model {wanted or '(live)'} is not resident; resident are: {', '.join(self._heads) or 'none'}. "
+                    f"reward model {wanted or '(live)'} is not resident, but {', '.join(self._heads) or 'none'}. "
                     "Wait until it is staged, or leave `reward_model_version` empty for the live one.",
                     reason="NOT_RESIDENT",
                     field="reward_model_version",

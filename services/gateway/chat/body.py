@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 ShortText = Annotated[str, StringConstraints(max_length=512)]
 """Ids and labels that clients choose."""
 
-_EXAMPLE = {
+_EXAMPLE: JsonDict = {
     "model": "thumbloop",
     "messages": [{"role": "user", "content": "How do I keep a houseplant alive?"}],
     "temperature": 0.8,
@@ -58,13 +59,17 @@ class ChatBody(BaseModel):
 
     model: ShortText = Field(description="Name of the model; `GET /v1/models` lists it.")
     messages: list[MessageBody] = Field(description="The conversation; the last message is the user's.")
-    temperature: float | None = Field(None, strict=True, ge=0, le=2, description="0 takes the likeliest token. Default 1.")
+    temperature: float | None = Field(
+        None, strict=True, ge=0, le=2, description="0 takes the likeliest token. Default 1."
+    )
     top_p: float | None = Field(None, strict=True, gt=0, le=1, description="Nucleus sampling. Default 1: off.")
     max_tokens: int | None = Field(None, strict=True, ge=1, description="Most tokens of an answer.")
     max_completion_tokens: int | None = Field(None, strict=True, ge=1, description="Newer name of `max_tokens`.")
     n: int | None = Field(None, strict=True, ge=1, description="Answers to the same prompt. Default 1.")
     stop: str | list[str] | None = Field(None, description="Up to 4 texts before which an answer ends.")
-    seed: int | None = Field(None, strict=True, ge=0, lt=2**63, description="Where the engine can: the same draw again.")
+    seed: int | None = Field(
+        None, strict=True, ge=0, lt=2**63, description="Where the engine can: the same draw again."
+    )
     stream: bool | None = Field(None, strict=True, description="Answer by server-sent events.")
     stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
     user: ShortText | None = Field(None, description="Your id of the person; stored as a keyed hash alone.")

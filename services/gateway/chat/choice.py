@@ -1,4 +1,4 @@
-"""One choice of an answer: drawn by the generator, and drawn again if the generator went away before anything was shown.
+"""One choice of an answer: drawn by the generator, and again if the generator went away before anything was shown.
 
 A choice that nobody has seen yet may be drawn anew under a *new* rollout id: should the first attempt have left a
 rollout behind, then it is one without a token, and no id ever names two rollouts. What was shown is never taken back:

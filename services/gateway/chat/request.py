@@ -51,7 +51,7 @@ def parse_request(body: ChatBody, limits: ChatLimits) -> ChatRequest:
     refuse_unsupported(body.others, frozenset(ChatBody.model_fields))
     if body.model != limits.model_name:
         raise NotFound(
-            f"The model {_shown(body.model)} does not exist. Use {limits.model_name!r}; GET /v1/models lists what does.",
+            f"The model {_shown(body.model)} does not exist. Use {limits.model_name!r}, which GET /v1/models lists.",
             reason="MODEL_NOT_FOUND",
             field="model",
         )

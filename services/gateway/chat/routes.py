@@ -14,7 +14,7 @@ from services.gateway.chat.choice import Monotonic
 from services.gateway.chat.request import ChatLimits, parse_request
 from services.gateway.chat.response import ChatRenderer
 from services.gateway.chat.service import ChatService, Exchange
-from services.gateway.chat.stream import ClientGone, EventStream, render_stream, unless_gone
+from services.gateway.chat.stream import ClientGoneError, EventStream, render_stream, unless_gone
 from services.gateway.documents import ANSWER_DOCUMENT, error_documents
 from services.gateway.tracing import valid_traceparent
 from services.shared.domain.errors import NotFound
@@ -55,7 +55,7 @@ def chat_router(
                     response = await _streamed(request, service, exchange, held)
                 else:
                     response = await _plain(request, service, exchange)
-            except ClientGone:
+            except ClientGoneError:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             on_first_text(monotonic() - begin)
             return response
@@ -70,7 +70,7 @@ def chat_router(
         """One model by its name."""
         if model_id != limits.model_name:
             raise NotFound(
-                f"The model {ascii(model_id[:64])} does not exist. GET /v1/models lists what does.",
+                f"The model {model_id[:64]!a} does not exist. GET /v1/models lists what does.",
                 reason="MODEL_NOT_FOUND",
                 field="model",
             )

@@ -24,7 +24,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 DONE = "[DONE]"
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client closed its connection; there is nobody to answer."""
 
 
@@ -40,6 +40,7 @@ class EventStream(StreamingResponse):
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends, then lets go."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await super().__call__(scope, receive, send)
@@ -66,14 +67,14 @@ async def render_stream(
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Awaits `work`, or cancels it and raises ClientGone when the client goes away. The body must have been read."""
+    """Awaits `work`; cancels it and raises ClientGoneError when the client goes away. The body must have been read."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone
+        raise ClientGoneError
     finally:
         for future in (task, gone):
             future.cancel()

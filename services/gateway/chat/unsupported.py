@@ -72,6 +72,4 @@ def refuse_unsupported(others: Mapping[str, Any], known: frozenset[str]) -> None
                 field=name,
             )
         if value is not None and value not in rule.neutral:
-            raise NotSupported(
-                f"{name!r} is not supported. {rule.instead}", reason="UNSUPPORTED_PARAMETER", field=name
-            )
+            raise NotSupported(f"{name!r} is not supported. {rule.instead}", reason="UNSUPPORTED_PARAMETER", field=name)

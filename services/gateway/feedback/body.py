@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 FeedbackId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 
-_EXAMPLE = {"token": "eyJhbGciOiJIUzI1NiIs...", "kind": "thumb", "value": "up"}
+_EXAMPLE: JsonDict = {"token": "eyJhbGciOiJIUzI1NiIs...", "kind": "thumb", "value": "up"}
 
 
 class FeedbackRequestBody(BaseModel):

@@ -96,9 +96,7 @@ class FeedbackService:
         claims = self._tokens.check(token)
         known = self._recent.find(rater_id=claims.rater_id, feedback_id=feedback_id)
         try:
-            fate = await self._lookup.find(
-                tenant=claims.tenant, feedback_id=feedback_id, timeout_s=LOOKUP_TIMEOUT_S
-            )
+            fate = await self._lookup.find(tenant=claims.tenant, feedback_id=feedback_id, timeout_s=LOOKUP_TIMEOUT_S)
         except (Unavailable, DeadlineExceeded) as error:
             if known is None:
                 raise Unavailable(
@@ -116,7 +114,7 @@ class FeedbackService:
                 reason="OTHER_RATER",
             )
         raise NotFound(
-            f"No feedback {ascii(feedback_id[:64])} is known (yet). If it was just sent to another gateway, ask again.",
+            f"No feedback {feedback_id[:64]!a} is known (yet). If it was just sent to another gateway, ask again.",
             reason="FEEDBACK_NOT_FOUND",
         )
 

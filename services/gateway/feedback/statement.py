@@ -22,7 +22,7 @@ def check_kind(kind: str) -> FeedbackKind:
         known = FeedbackKind(kind)
     except ValueError as error:
         raise InvalidInput(
-            f"{ascii(kind[:64])} is no kind of feedback. Offered: {offered}.", reason="UNKNOWN_KIND", field="kind"
+            f"{kind[:64]!a} is no kind of feedback. Offered: {offered}.", reason="UNKNOWN_KIND", field="kind"
         ) from error
     if known not in OFFERED_KINDS:
         raise NotSupported(
@@ -43,7 +43,7 @@ def check_claims(body: FeedbackRequestBody, kind: FeedbackKind, claims: Feedback
         )
     if kind not in claims.kinds:
         raise PermissionDenied(
-            f"This feedback token does not allow kind {str(kind)!r}. It allows: {', '.join(claims.kinds) or 'nothing'}.",
+            f"This feedback token does not allow kind {str(kind)!r}, but: {', '.join(claims.kinds) or 'nothing'}.",
             reason="KIND_NOT_ALLOWED",
             field="kind",
         )
@@ -56,7 +56,7 @@ def parse_value(body: FeedbackRequestBody, kind: FeedbackKind) -> FeedbackBody |
     assert kind is FeedbackKind.THUMB  # check_kind lets nothing else through
     thumb = _THUMBS.get(body.value) if isinstance(body.value, str) else None
     if thumb is None:
-        raise InvalidInput("The 'value' of a thumb must be \"up\" or \"down\".", reason="BAD_VALUE", field="value")
+        raise InvalidInput('The \'value\' of a thumb must be "up" or "down".', reason="BAD_VALUE", field="value")
     return thumb
 
 

@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import FinishReason, KvHistory, Sampling, VersionSpan
+
+
+LEAST_TEMPERATURE: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class Engine(Protocol):
 
     def stage(self, version: str, folder: Path) -> None:
         """Makes a release ready beside the live one. The same again changes nothing. Raises Corrupt, naming the file,
-        where the folder does not hold what the engine can serve; Conflict where no more versions fit."""
+        where the folder does not hold what the engine can serve. The oldest staged version goes where no more fit."""
 
     def verify(self, version: str) -> None:
         """Returns when a staged version can be served. Raises FailedPrecondition (not staged), Corrupt (not finite)."""
@@ -133,6 +136,13 @@ def check_request(request: EngineRequest, capabilities: EngineCapabilities) -> N
     sampling = request.sampling
     if not request.prompt_token_ids:
         raise InvalidInput("The prompt has no tokens; send at least one message with text.", field="messages")
+    if 0 < sampling.temperature < LEAST_TEMPERATURE:
+        raise InvalidInput(
+            f"sampling.temperature is {sampling.temperature}; it must be 0 (the likeliest token) or at least "
+            f"{LEAST_TEMPERATURE}, below which logits overflow.",
+            reason="OUT_OF_RANGE",
+            field="sampling.temperature",
+        )
     if request.tokens > capabilities.context_tokens:
         raise InvalidInput(
             f"The prompt has {len(request.prompt_token_ids)} tokens and sampling.max_tokens is {sampling.max_tokens}; "

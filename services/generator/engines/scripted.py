@@ -26,12 +26,12 @@ from services.generator.engines.interface import (
 )
 from services.generator.engines.request_stream import RequestStream
 from services.generator.engines.scripted_language import draw, raw_log_prob
-from services.shared.domain.errors import Conflict, Corrupt, FailedPrecondition, Unavailable
+from services.shared.domain.errors import Corrupt, FailedPrecondition, Unavailable
 from services.shared.domain.events import Clock
 from services.shared.domain.rollout import FinishReason, KvHistory
 from services.shared.domain.scripted_language import BASE_MODEL_DIGEST, END_TOKEN
 
-MAX_STAGED = 4
+MAX_STAGED = 2
 
 
 @dataclass(kw_only=True)
@@ -137,8 +137,8 @@ class ScriptedEngine:
         """See `Engine`. Any folder will do: what the engine says depends on the version's name alone."""
         if not folder.is_dir():
             raise Corrupt(f"{folder} is no folder; fetch the release again.", reason="RELEASE_MISSING")
-        if version not in self._staged and len(self._staged) >= MAX_STAGED:
-            raise Conflict(f"{MAX_STAGED} versions are staged already; flip one first.", reason="TOO_MANY_STAGED")
+        while version not in self._staged and len(self._staged) >= MAX_STAGED:
+            del self._staged[next(iter(self._staged))]
         self._staged[version] = folder
 
     def verify(self, version: str) -> None:

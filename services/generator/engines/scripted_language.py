@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Final
@@ -113,7 +113,7 @@ def _nucleus(scaled: Sequence[float], order: list[int], top_p: float) -> list[in
     return order
 
 
-def _log_sum(values: object) -> float:
-    listed: list[float] = list(values)  # type: ignore[call-overload]
+def _log_sum(values: Iterable[float]) -> float:
+    listed = list(values)
     top = max(listed)
     return top + math.log(sum(math.exp(value - top) for value in listed))

@@ -28,7 +28,8 @@ class Decoder:
 
     def embed(self, input_N: Tensor) -> Tensor:
         """Token embeddings, shape (N, D), in the trunk's precision."""
-        return cast(Tensor, self._body.embed_tokens(input_N))
+        embedded_ND: Tensor = self._body.embed_tokens(input_N)
+        return embedded_ND
 
     def run(self, hidden_ND: Tensor, layout: Pack, first: int, last: int) -> Tensor:
         """Hidden states after layers `first` up to but without `last`."""
@@ -37,7 +38,7 @@ class Decoder:
         mask = layout.mask_NN[None, None]
         for layer in self._body.layers[first:last]:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
-        return cast(Tensor, hidden[0])
+        return hidden[0]
 
     def finish(self, hidden_RD: Tensor) -> Tensor:
         """The final norm, after which the head reads."""

@@ -57,7 +57,7 @@ class PolicyModel:
         self.settings = settings
         self.device = torch.device(settings.device)
         self.randomness = Randomness(settings.seed)
-        base = base.to(device=self.device, dtype=trunk_dtype(settings.precision, self.device))
+        nn.Module.to(base, device=self.device, dtype=trunk_dtype(settings.precision, self.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = _with_adapter(base, settings.lora)
@@ -97,7 +97,7 @@ class PolicyModel:
             layout = pack(members, prefix, self.device)
             hidden_ND = self._decoder.run(self._decoder.embed(layout.input_N), layout, 0, self._first_adapted)
             prefix_hidden = hidden_ND[:prefix]
-            rest_hidden.extend(hidden_ND[prefix:].split([len(member.input_ids) - prefix for member in members]))
+            rest_hidden.extend(torch.split(hidden_ND[prefix:], [len(member.input_ids) - prefix for member in members]))
         if prefix_hidden is None:
             raise ValueError("a batch needs at least one rollout")
         return PreparedBatch(

@@ -1,6 +1,6 @@
 """Answers from the trainer's own model: plain sampling, for the gate and for measuring.
 
-Shapes: `B` prompts, `P` tokens of the prefix that all prompts share, `T` tokens, `V` vocabulary.
+Shapes: `B` prompts, `T` tokens, `D` hidden size, `V` vocabulary.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -37,40 +38,53 @@ def sample_answers(
     The prompts' common prefix is computed once; the rest is padded on the left. `random` is a CPU generator, so the
     same seed draws the same numbers on every device.
     """
-    model = cast(Any, network)
-    device = next(network.parameters()).device
-    logits_BV, cache, mask_BT = _read_prompts(model, prompts, device)
+    body, head = _parts(network)
+    device = head.weight.device
+    final_BD, cache, mask_BT = _read_prompts(body, prompts, device)
     tokens: list[Tensor] = []
     logprobs: list[Tensor] = []
     running_B = torch.ones(len(prompts), dtype=torch.bool)
     for _ in range(max_new_tokens):
-        logprobs_BV = torch.log_softmax(logits_BV.float().cpu() / temperature, dim=-1)
-        token_B = torch.multinomial(logprobs_BV.exp(), 1, generator=random)[:, 0]
+        logprobs_BV = torch.log_softmax(head(final_BD).float().cpu() / temperature, dim=-1)
+        token_B = _draw(logprobs_BV, random)
         tokens.append(torch.where(running_B, token_B, -1))
         logprobs.append(logprobs_BV.gather(1, token_B[:, None])[:, 0])
         running_B &= ~torch.isin(token_B, torch.tensor(sorted(end_ids), dtype=token_B.dtype))
         if len(tokens) == max_new_tokens or not bool(running_B.any()):
             break
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(prompts), 1)], dim=1)
-        step = model(
+        step = body(
             input_ids=token_B[:, None].to(device),
             attention_mask=mask_BT,
             position_ids=mask_BT.sum(dim=1, keepdim=True) - 1,
             past_key_values=cache,
             use_cache=True,
         )
-        logits_BV = step.logits[:, -1]
+        final_BD = step.last_hidden_state[:, -1]
     return _collect(torch.stack(tokens, dim=1), torch.stack(logprobs, dim=1))
 
 
+def _parts(network: nn.Module) -> tuple[Any, nn.Linear]:
+    """The decoder and the head of a causal language model, with or without an adapter around it."""
+    model = cast(Any, network.get_base_model() if isinstance(network, PeftModel) else network)
+    return model.model, model.lm_head
+
+
+def _draw(logprobs_BV: Tensor, random: torch.Generator) -> Tensor:
+    """One token a row by the inverse of the cumulative distribution: a single random number a row."""
+    cumulative_BV = logprobs_BV.exp().cumsum(dim=-1)
+    level_B1 = torch.rand(len(logprobs_BV), 1, generator=random) * cumulative_BV[:, -1:]
+    return torch.searchsorted(cumulative_BV, level_B1, right=True)[:, 0].clamp_max(logprobs_BV.shape[1] - 1)
+
+
 def _read_prompts(
-    model: Any, prompts: Sequence[tuple[int, ...]], device: torch.device
+    body: Any, prompts: Sequence[tuple[int, ...]], device: torch.device
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Logits after each prompt, the cache, and which of its positions are real tokens."""
+    """The final hidden state after each prompt, the cache, and which of its positions are real tokens."""
     prefix = common_prefix(prompts)
     cache = DynamicCache()
     if prefix:
-        model(input_ids=torch.tensor([prompts[0][:prefix]], device=device), past_key_values=cache, use_cache=True)
+        body(input_ids=torch.tensor([prompts[0][:prefix]], device=device), past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(prompts))
     rests = [prompt[prefix:] for prompt in prompts]
     width = max(len(rest) for rest in rests)
@@ -80,15 +94,14 @@ def _read_prompts(
         input_BT[row, width - len(rest) :] = torch.tensor(rest)
         mask_BT[row, prefix : prefix + width - len(rest)] = 0
     mask_BT = mask_BT.to(device)
-    out = model(
+    out = body(
         input_ids=input_BT.to(device),
         attention_mask=mask_BT,
         position_ids=(mask_BT.cumsum(dim=1) - 1)[:, prefix:],
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
     )
-    return out.logits[:, -1], cache, mask_BT
+    return out.last_hidden_state[:, -1], cache, mask_BT
 
 
 def _collect(tokens_BT: Tensor, logprobs_BT: Tensor) -> list[SampledAnswer]:

@@ -48,5 +48,5 @@ def critic_inputs(final_RD: Tensor, embedding_RD: Tensor, lengths_B: tuple[int, 
 
     `embedding_RD` are the embeddings of the response tokens themselves, rollout after rollout.
     """
-    sums = [torch.cumsum(part, dim=0) - part for part in embedding_RD.float().split(list(lengths_B))]
+    sums = [torch.cumsum(part, dim=0) - part for part in torch.split(embedding_RD.float(), list(lengths_B))]
     return torch.cat([final_RD.float(), torch.cat(sums) / _TOKENS_PER_UNIT], dim=1).detach()

@@ -25,7 +25,9 @@ def estimate(rewards_R: Tensor, values_R: Tensor, lengths: Sequence[int], gae_la
     returns are advantage plus value; with lambda 1 they are the plain sum of rewards from here on.
     """
     parts = []
-    for rewards_T, values_T in zip(rewards_R.split(list(lengths)), values_R.split(list(lengths)), strict=True):
+    for rewards_T, values_T in zip(
+        torch.split(rewards_R, list(lengths)), torch.split(values_R, list(lengths)), strict=True
+    ):
         deltas_T = rewards_T - values_T
         deltas_T[:-1] += values_T[1:]
         advantages_T = torch.empty_like(deltas_T)

@@ -38,7 +38,7 @@ def token_rewards(policy_logprobs_R: Tensor, rollouts: Sequence[TrainingRollout]
         kl_R=kl_R,
         terminal_R=terminal_R,
         total_R=terminal_R - coefficient * kl_R,
-        kl_B=torch.stack([part.sum() for part in kl_R.split(lengths)]),
+        kl_B=torch.stack([part.sum() for part in torch.split(kl_R, lengths)]),
     )
 
 

@@ -139,7 +139,7 @@ class PpoUpdate:
         """Clipped policy steps over shuffled minibatches."""
         lengths = list(proximal.lengths_B)
         behaviour_R = whitened_R.new_tensor([value for r in batch.rollouts for value in r.behaviour_logprobs])
-        by_row = [tensor.split(lengths) for tensor in (proximal.logprobs_R, behaviour_R, whitened_R)]
+        by_row = [torch.split(tensor, lengths) for tensor in (proximal.logprobs_R, behaviour_R, whitened_R)]
         steps = _Steps()
         for _ in range(self._settings.epochs):
             order = torch.randperm(len(lengths), generator=self._model.randomness.order).tolist()

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 class RewardTrainingSettings:
     """How heads are fitted and when they are trusted."""
 
-    penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
-    """Strengths of the L2 penalty among which out-of-fold likelihood chooses; in units of features / thumbs."""
+    penalties: tuple[float, ...] = (0.02, 0.08, 0.3)
+    """Strengths of the L2 penalty, per feature, among which out-of-fold likelihood chooses."""
+    middle_weights: tuple[float, ...] = (0.1, 0.3)
+    """How much the middle layers' features count beside the token embeddings', likewise chosen. With few thumbs the
+    embeddings alone find more; a taste that is not about words needs the layers."""
     min_thumbs_of_each_sign: int = 3
     """Below this nothing is fitted: the heads stay at zero."""
     max_rater_share: float = 0.2

@@ -62,12 +62,11 @@ def table(thumbs: Sequence[Thumb], max_share: float) -> ThumbTable:
 
 def _ceiling(ascending: Sequence[float], max_share: float) -> float:
     """The largest total a rater may keep, such that it is at most `max_share` of all that is kept."""
-    for capped in range(len(ascending) + 1):
+    for capped in range(len(ascending)):
         # The `capped` heaviest raters hold c each: c = share * (rest + capped * c).
-        rest = sum(ascending[: len(ascending) - capped])
         if capped * max_share >= 1:
             break
-        ceiling = max_share * rest / (1 - capped * max_share)
-        if capped == len(ascending) or ascending[len(ascending) - capped - 1] <= ceiling:
+        ceiling = max_share * sum(ascending[: len(ascending) - capped]) / (1 - capped * max_share)
+        if ascending[len(ascending) - capped - 1] <= ceiling:
             return ceiling
     return min((total for total in ascending if total > 0), default=0.0)

@@ -6,7 +6,7 @@ not change under a rotation): each fit then has at most as many unknowns as thum
 Shapes: `N` thumbs, `F` features, `K <= N` rotated features, `H` heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy.special import expit
 from services.learner.reward_training.calibration import fit_calibration
 from services.learner.reward_training.settings import RewardTrainingSettings
 from services.learner.reward_training.thumbs import ThumbTable
+from services.shared.reward_heads.features import PARTS
 from services.shared.reward_heads.fold_design import left_out_HB
 from services.shared.reward_heads.heads import RewardHeads
 
@@ -24,13 +25,14 @@ _EDGE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class _Fits:
-    """All heads at one penalty."""
+    """All heads at one penalty and one scaling of the features."""
 
-    penalty: float
     weights_HK: NDArray[np.float64]
     bias_H: NDArray[np.float64]
     logits_HN: NDArray[np.float64]
     out_of_fold_loss: float
+    weights_HF: NDArray[np.float64]
+    scale_F: NDArray[np.float64]
 
 
 def train_heads(thumbs: ThumbTable, settings: RewardTrainingSettings) -> RewardHeads:
@@ -41,37 +43,39 @@ def train_heads(thumbs: ThumbTable, settings: RewardTrainingSettings) -> RewardH
     if min(ups, int(counted_N.sum()) - ups) < settings.min_thumbs_of_each_sign:
         return RewardHeads.zero(features)
     mean_F = thumbs.features_NF.mean(axis=0)
-    scale_F = _scale(thumbs.features_NF)
-    standard_NF = (thumbs.features_NF - mean_F) / scale_F
-    rotated_NK, basis_KF = _rotate(standard_NF)
     left_out_HN = left_out_HB(thumbs.rollout_ids)
     best: _Fits | None = None
-    for penalty in settings.penalties:
-        fits = _fit_all(rotated_NK, thumbs, left_out_HN, penalty * features)
-        if best is None or fits.out_of_fold_loss < best.out_of_fold_loss:
-            best = fits
+    for middle_weight in settings.middle_weights:
+        scale_F = _scale(thumbs.features_NF, middle_weight)
+        rotated_NK, basis_KF = _rotate((thumbs.features_NF - mean_F) / scale_F)
+        for penalty in settings.penalties:
+            fits = _fit_all(rotated_NK, thumbs, left_out_HN, penalty * features)
+            if best is None or fits.out_of_fold_loss < best.out_of_fold_loss:
+                best = replace(fits, weights_HF=fits.weights_HK @ basis_KF, scale_F=scale_F)
     if best is None:
-        raise ValueError("settings.penalties must name at least one penalty")
+        raise ValueError("settings.penalties and settings.middle_weights must name at least one value each")
     slope, offset = fit_calibration(best.logits_HN, left_out_HN, thumbs.up_N, thumbs.weight_N)
     return RewardHeads(
-        weights_HF=(best.weights_HK @ basis_KF).astype(np.float32),
+        weights_HF=best.weights_HF.astype(np.float32),
         bias_H=best.bias_H.astype(np.float32),
         mean_F=mean_F.astype(np.float32),
-        scale_F=scale_F.astype(np.float32),
+        scale_F=best.scale_F.astype(np.float32),
         slope=slope,
         offset=offset,
     )
 
 
-def _scale(features_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-    scale_F = features_NF.std(axis=0)
-    scale: NDArray[np.float32] = np.where(scale_F > 1e-6, scale_F, 1.0).astype(np.float32)
-    return scale
+def _scale(features_NF: NDArray[np.float32], middle_weight: float) -> NDArray[np.float64]:
+    """What to divide features by: their deviation, and the middle layers' also by their weight."""
+    scale_F = features_NF.std(axis=0).astype(np.float64)
+    scale_F = np.where(scale_F > 1e-6, scale_F, 1.0)
+    scale_F[features_NF.shape[1] // PARTS :] /= middle_weight
+    return scale_F
 
 
-def _rotate(standard_NF: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _rotate(standard_NF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates of the thumbs in an orthonormal basis of their span, and that basis."""
-    gram_NN = standard_NF.astype(np.float64) @ standard_NF.T.astype(np.float64)
+    gram_NN = standard_NF @ standard_NF.T
     values_N, vectors_NN = np.linalg.eigh(gram_NN)
     kept = values_N > values_N[-1] * 1e-8
     root_K = np.sqrt(values_N[kept])
@@ -93,11 +97,12 @@ def _fit_all(
     p_N = np.clip((expit(logits_HN) * left_out_HN).sum(axis=0) / judges_N, _EDGE, 1 - _EDGE)
     loss = -(thumbs.weight_N @ np.where(thumbs.up_N, np.log(p_N), np.log1p(-p_N)))
     return _Fits(
-        penalty=strength,
         weights_HK=weights_HK,
         bias_H=bias_H,
         logits_HN=logits_HN,
         out_of_fold_loss=float(loss),
+        weights_HF=np.empty(0),
+        scale_F=np.empty(0),
     )
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 
 from services.learner.ports import Candidate, ReleaseRow, Verdict
-from services.learner.state.claims import LEADER
+from services.learner.state.experience_moves import move
+from services.learner.state.fencing import fenced_write
 from services.learner.state.release_rows import candidate_from, candidate_row, release_from
 from services.shared.domain.errors import Fenced
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind
 from services.shared.store.database import Database
-from services.shared.store.leases import check_epoch
 from services.shared.store.tables import acknowledgements, announcements, candidates, experiences, releases
-from services.shared.store.upsert import chunks, insert_missing
+from services.shared.store.upsert import insert_missing
 
 UNTIL_DECIDED = datetime(9999, 1, 1, tzinfo=UTC)
 """Lease of experiences whose candidate waits for its verdict: only a newer epoch may take them."""
@@ -40,8 +40,7 @@ class SqlCandidates:
 
     def submit(self, candidate: Candidate) -> None:
         """See the port. Raises Fenced when the candidate's epoch is over, or its experiences are not claimed by it."""
-        with self._database.write() as connection:
-            check_epoch(connection, LEADER, self._epoch)
+        with fenced_write(self._database, self._epoch) as connection:
             if candidate.epoch != self._epoch:
                 raise Fenced(f"{candidate.version} is of epoch {candidate.epoch}, this is {self._epoch}: train again.")
             known = select(candidates.c.version).where(candidates.c.version == candidate.version)
@@ -91,17 +90,8 @@ def read_live(connection: Connection, kind: ReleaseKind) -> ReleaseRow | None:
 
 def _hold(connection: Connection, candidate: Candidate) -> None:
     """The batch stays claimed until the verdict. Raises Fenced when part of it is another's by now."""
-    held = 0
-    for some in chunks(candidate.rollout_ids):
-        held += connection.execute(
-            update(experiences)
-            .where(
-                experiences.c.rollout_id.in_(some),
-                experiences.c.state == "claimed",
-                experiences.c.claim_epoch == candidate.epoch,
-            )
-            .values(lease_until=UNTIL_DECIDED)
-        ).rowcount
+    mine = (experiences.c.state == "claimed", experiences.c.claim_epoch == candidate.epoch)
+    held = move(connection, candidate.rollout_ids, *mine, lease_until=UNTIL_DECIDED)
     if held != len(set(candidate.rollout_ids)):
         raise Fenced(
             f"{len(set(candidate.rollout_ids)) - held} experiences of {candidate.version} are not claimed by epoch"

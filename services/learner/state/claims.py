@@ -9,24 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select
 
 from services.learner.ports import Experience, RatedExample
 from services.learner.state.ancestry import distances
+from services.learner.state.experience_moves import TOO_OLD, move
 from services.learner.state.experience_reader import read_experiences, read_rated_examples
+from services.learner.state.fencing import fenced_write
 from services.shared.domain.events import Clock
 from services.shared.store.database import Database
-from services.shared.store.leases import check_epoch
 from services.shared.store.tables import experiences, rollout_versions
-from services.shared.store.upsert import chunks
-
-LEADER = "learner"
-"""The lease whose epoch fences trainer and releaser."""
-
-TOO_OLD = "too stale"
-"""Reason of experiences that a rollback may bring back."""
 
 
 class SqlExperienceStore:
@@ -60,8 +53,7 @@ class SqlExperienceStore:
 
     def claim(self, *, limit: int, policy_version: str, reward_model_version: str) -> list[Experience]:
         """See the port."""
-        with self._database.write() as connection:
-            check_epoch(connection, LEADER, self._epoch)
+        with fenced_write(self._database, self._epoch) as connection:
             fresh = distances(connection, policy_version, most=self._max_staleness)
             self._mark_stale(connection, fresh)
             query = (
@@ -72,7 +64,7 @@ class SqlExperienceStore:
             )
             rollout_ids = list(connection.scalars(self._skip_locked(query)))
             until = self._clock() + self._lease
-            self._move(connection, rollout_ids, state="claimed", claim_epoch=self._epoch, lease_until=until)
+            move(connection, rollout_ids, state="claimed", claim_epoch=self._epoch, lease_until=until)
             return read_experiences(
                 connection,
                 rollout_ids,
@@ -95,12 +87,9 @@ class SqlExperienceStore:
             return read_rated_examples(connection, limit=limit)
 
     def _release(self, rollout_ids: Sequence[str], *, state: str, reason: str) -> None:
-        with self._database.write() as connection:
-            check_epoch(connection, LEADER, self._epoch)
+        with fenced_write(self._database, self._epoch) as connection:
             mine = and_(experiences.c.state == "claimed", experiences.c.claim_epoch == self._epoch)
-            self._move(
-                connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None
-            )
+            move(connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None)
 
     def _ready(self) -> ColumnElement[bool]:
         """Scored, fit, and rated or old enough; not claimed by anyone whose claim counts."""
@@ -117,17 +106,11 @@ class SqlExperienceStore:
         """What is ready but drawn by versions too far away will never be fresh again (a rollback reopens it)."""
         query = select(experiences.c.rollout_id).where(self._ready(), ~_drawn_by_only(fresh))
         rollout_ids = list(connection.scalars(self._skip_locked(query)))
-        self._move(connection, rollout_ids, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
+        move(connection, rollout_ids, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
 
     def _skip_locked(self, query: Select[str]) -> Select[str]:
         """Several learners claim side by side where the database can lock rows; SQLite has one writer anyway."""
         return query.with_for_update(skip_locked=True) if self._database.is_postgresql else query
-
-    def _move(
-        self, connection: Connection, rollout_ids: Sequence[str], *where: ColumnElement[bool], **values: Any
-    ) -> None:
-        for some in chunks(rollout_ids):
-            connection.execute(update(experiences).where(experiences.c.rollout_id.in_(some), *where).values(values))
 
 
 def _drawn_by_only(fresh: dict[str, int]) -> ColumnElement[bool]:

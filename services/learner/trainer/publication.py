@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +180,6 @@ class Publication:
     def _live_version(self, kind: ReleaseKind) -> str:
         live = self._candidates.live(kind)
         return live.version if live else ""
-
-
-def with_metrics(draft: Draft, metrics: Mapping[str, float]) -> Draft:
-    """The draft with more metrics."""
-    return replace(draft, metrics={**draft.metrics, **metrics})
 
 
 def _finite(metrics: Mapping[str, float]) -> tuple[dict[str, float], set[str]]:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.learner.ports import Candidates, ExperienceStore, ReleaseRow
-from services.learner.trainer.learners import RewardLearner
+from services.learner.trainer.learners import RewardLearner, RewardUpdate
 from services.learner.trainer.publication import Draft, Publication
 from services.learner.trainer.status import Phase, StatusBoard
-from services.shared.checkpoints import Manifest
 from services.shared.domain.release import ReleaseKind
-from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
-
-_log = get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,6 @@ class RewardStep:
             with self._board.phase(Phase.RESTORING):
                 self._restore(live)
             self._held = live
-            self._fruitless_at = 0
             self._tell()
         return self._held
 
@@ -65,49 +60,43 @@ class RewardStep:
         return self._learner.unseen(newest) >= threshold
 
     def run(self, parent: ReleaseRow) -> bool:
-        """Trains and releases. False: nothing to learn, or the gate refused."""
+        """Trains and releases. False: nothing to learn, or the gate refused; then only more thumbs make it due."""
         with self._board.phase(Phase.TRAINING_REWARD_MODEL):
             examples = self._store.rated_examples()
+            new = self._learner.unseen(examples)
             update = self._learner.train(examples)
             self._tell()
             if update is None:
-                self._fruitless_at = self._learner.unseen(examples)
+                self._fruitless_at = new
                 return False
-            seconds = self._board.take_seconds()
-            candidate = self._publication.write(
-                Draft(
-                    kind=ReleaseKind.REWARD_MODEL,
-                    parent=parent,
-                    save=self._learner.save,
-                    rollout_ids=update.rollout_ids,
-                    feedback_ids=update.feedback_ids,
-                    reward_model_version="",
-                    settings=self._learner.settings,
-                    metrics={
-                        "finite": 1.0,
-                        **update.metrics,
-                        "seconds_train": seconds.get(Phase.TRAINING_REWARD_MODEL, 0.0),
-                    },
-                )
-            )
+            candidate = self._publication.write(self._draft(parent, update))
         self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="submitted")
         if not self._publication.decide(candidate).passed:
             self._held = None  # Back to the live one at the next `sync`.
-            self._fruitless_at = self._learner.unseen(examples) or self._pace.min_new_thumbs
+            self._fruitless_at = new
             return False
+        self._fruitless_at = 0
         self._publication.wait_live(candidate)
         live = self._candidates.live(ReleaseKind.REWARD_MODEL)
         if live is not None and live.version == candidate.version:
             self._held = live
-            self._fruitless_at = 0
             self._board.tell(reward_model_version=candidate.version)
             self._publication.wait_served(candidate.version)
         return True
 
-    def _restore(self, live: ReleaseRow) -> None:
-        def read(folder: object, manifest: Manifest) -> None:
-            pass
+    def _draft(self, parent: ReleaseRow, update: RewardUpdate) -> Draft:
+        return Draft(
+            kind=ReleaseKind.REWARD_MODEL,
+            parent=parent,
+            save=self._learner.save,
+            rollout_ids=update.rollout_ids,
+            feedback_ids=update.feedback_ids,
+            reward_model_version="",
+            settings=self._learner.settings,
+            metrics={"finite": 1.0, **update.metrics},
+        )
 
+    def _restore(self, live: ReleaseRow) -> None:
         if not live.parent_version:
             self._learner.reset()
             return

@@ -1,7 +1,7 @@
 """What scripted engine, scorer and trainer agree on, so that the whole loop runs in tests without a model.
 
-The *scripted base model* has no weights. Its identity, and the layout of the features that are made of a response in its
-name, stand here because generator, reward and learner must agree on them without importing one another.
+The *scripted base model* has no weights. Its identity, and the layout of the features that are made of a response in
+its name, stand here because generator, reward and learner must agree on them without importing one another.
 """
 
 from __future__ import annotations

@@ -47,11 +47,16 @@ class StageTarget(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FollowerSettings:
-    """Intervals in seconds. `keep_folders` releases stay on disk, the live one among them."""
+    """Intervals in seconds: `retry_*` after a failed stage, `log_retry_max_s` while the log is away.
+
+    At most `poll_records` events are read at a time; `keep_folders` releases stay on disk, the live one among them.
+    """
 
     poll_s: float = 0.2
+    poll_records: int = 500
     retry_first_s: float = 0.5
     retry_max_s: float = 15.0
+    log_retry_max_s: float = 2.0
     keep_folders: int = 3
 
 
@@ -95,13 +100,15 @@ class ReleaseFollower:
         self._base_model_digest = base_model_digest
         self._poll_s = settings.poll_s
         self._monotonic = monotonic
-        self._tail = TopicTail(open_reader=open_reader, topic=POLICIES, monotonic=monotonic)
+        self._tail = TopicTail(
+            open_reader=open_reader, topic=POLICIES, monotonic=monotonic, max_records=settings.poll_records
+        )
         self._area = StagingArea(root=staging_dir / kind, source=source, names=names, keep=settings.keep_folders)
         self._backoff = Backoff(first_s=settings.retry_first_s, max_s=settings.retry_max_s, monotonic=monotonic)
         self._wanted: Announcement | None = None
         self._status = FollowerStatus()
         self._caught_up = threading.Event()
-        self._thread = LoopThread(f"follow-{kind}", self.step, self._tail.close, settings.retry_max_s)
+        self._thread = LoopThread(f"follow-{kind}", self.step, self._tail.close, settings.log_retry_max_s)
 
     @property
     def status(self) -> FollowerStatus:

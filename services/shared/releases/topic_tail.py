@@ -25,12 +25,16 @@ class TopicTail:
         topic: str,
         monotonic: Callable[[], float],
         refresh_s: float = 30.0,
+        max_records: int = 500,
     ) -> None:
-        """`open_reader` may raise Unavailable; so may `poll` then. Added partitions are found after `refresh_s`."""
+        """`open_reader` may raise Unavailable; so may `poll` then. Added partitions are found after `refresh_s`.
+        `max_records` bounds what one `poll` gives.
+        """
         self._open_reader = open_reader
         self._topic = topic
         self._monotonic = monotonic
         self._refresh_s = refresh_s
+        self._max_records = max_records
         self._reader: LogReader | None = None
         self._positions: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
@@ -45,7 +49,7 @@ class TopicTail:
         """Next records; empty after the timeout. Raises Unavailable; the next call then begins again."""
         try:
             reader = self._ready_reader()
-            records = reader.poll(timeout_s)
+            records = reader.poll(timeout_s, self._max_records)
         except Corrupt as error:
             _log.warning("topic_read_again", topic=self._topic, message=error.message)
             self.close()

@@ -14,6 +14,12 @@ def middle_layers(layers: int) -> tuple[int, int]:
     return layers // 3, 2 * layers // 3
 
 
+def feature_layout(hidden_size: int, layers: int) -> str:
+    """Name of the features of a model, by which heads and features must agree: "means-emb-l10-l20/576x3"."""
+    low, high = middle_layers(layers)
+    return f"means-emb-l{low}-l{high}/{hidden_size}x{PARTS}"
+
+
 def feature_count(hidden_size: int) -> int:
     """F, the number of features of a model with this hidden size (1,728 for a hidden size of 576)."""
     return PARTS * hidden_size

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,9 @@ def main(
     scorer = GuardScorer(model)
     thresholds = derive(scorer.statistics(asked))
     measured = {kind: list(zip(pairs, scorer.statistics(pairs), strict=True)) for kind, pairs in _kinds(held_out)}
-    outcomes = outcomes_of(measured, thresholds) | {"base_distinct_2": distinct_2([answer for _, answer in held_out])}
+    outcomes = outcomes_of(measured, thresholds) | {
+        "base_distinct_2": round(distinct_2([answer for _, answer in held_out]), 4)
+    }
     provenance = _provenance(model, asked=len(asked), held_out=len(held_out))
     save_calibration(Calibration(thresholds=thresholds, outcomes=outcomes, provenance=provenance), output)
     if fixtures:
@@ -93,9 +96,13 @@ def _base_answers(model: Path, split: Split, seeds: Sequence[int]) -> list[contr
 def _kinds(base: list[controls.Pair]) -> list[tuple[str, list[controls.Pair]]]:
     one_round = base[: len(base) // len(HELD_OUT_SEEDS)]
     prompts = [prompt for prompt, _ in one_round]
+    generic = partial(
+        controls.each_after_several, prompts=prompts, prompts_each=PROMPTS_PER_GENERIC_ANSWER, seed=CONTROL_SEED
+    )
     return [
         ("base", base),
-        ("generic", controls.generic(prompts, prompts_each=PROMPTS_PER_GENERIC_ANSWER, seed=CONTROL_SEED)),
+        ("generic", generic(controls.generic_answers())),
+        ("generic_unseen", generic(controls.generic_answers(unseen=True))),
         ("swapped", controls.swapped(one_round)),
         ("shuffled", controls.shuffled(one_round, seed=CONTROL_SEED)),
         ("looping", controls.looping(one_round)),

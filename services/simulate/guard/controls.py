@@ -1,6 +1,7 @@
 """Answers that ought to fail the guard, made from the base model's own: the negative controls of its calibration.
 
 - *generic*: pleasantries that would do for any prompt (``generic_answers.txt``), each after several prompts;
+- *generic_unseen*: more of them, from a list that had no part in the guard's design;
 - *swapped*: the base model's answer to another prompt: fluent, but not to this one;
 - *shuffled*: the base model's answer with its words in random order: to the prompt, but not fluent;
 - *looping*: the first words of the base model's answer, over and over.
@@ -21,17 +22,18 @@ LOOP_TIMES = 4
 
 
 @cache
-def generic_answers() -> tuple[str, ...]:
-    """The committed pleasantries; blank lines and lines that start with ``#`` are left out."""
-    text = files(__package__).joinpath("generic_answers.txt").read_text(encoding="utf-8")
+def generic_answers(*, unseen: bool = False) -> tuple[str, ...]:
+    """The committed pleasantries, or the unseen ones; blank lines and lines that start with ``#`` are left out."""
+    name = "generic_unseen_answers.txt" if unseen else "generic_answers.txt"
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def generic(prompts: Sequence[str], *, prompts_each: int, seed: int) -> list[Pair]:
-    """Each generic answer after ``prompts_each`` prompts, drawn anew for each without replacement."""
+def each_after_several(answers: Sequence[str], prompts: Sequence[str], *, prompts_each: int, seed: int) -> list[Pair]:
+    """Each answer after ``prompts_each`` prompts, drawn anew for each answer without replacement."""
     draw = random.Random(seed)
-    return [(prompt, answer) for answer in generic_answers() for prompt in draw.sample(list(prompts), prompts_each)]
+    return [(prompt, answer) for answer in answers for prompt in draw.sample(list(prompts), prompts_each)]
 
 
 def swapped(pairs: Sequence[Pair]) -> list[Pair]:

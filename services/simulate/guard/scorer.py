@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from services.simulate.guard.verdict import AnswerStatistics, repeated_trigrams
 
-NEUTRAL_PROMPTS = ("Hello!", "Give me some advice.")
-"""A greeting and a request for anything at all: what suits one of these as well as the prompt does not speak to it."""
+NEUTRAL_PROMPTS = ("Give me some advice.", "Can I ask you a question?")
+"""A request and a question about nothing at all: what suits one of these as well as the prompt does not speak to it."""
 
 
 class GuardScorer:

@@ -35,7 +35,9 @@ def test_whitening_is_over_the_whole_update_and_keeps_small_differences_small() 
     torch.testing.assert_close(narrow, torch.tensor([0.1, -0.1]))
 
 
-@pytest.mark.parametrize(("values", "expected"), [([1.0, 2.0, 3.0], 1.0), ([2.0, 2.0, 2.0], 0.0), ([3.0, 2.0, 1.0], -3.0)])
+@pytest.mark.parametrize(
+    ("values", "expected"), [([1.0, 2.0, 3.0], 1.0), ([2.0, 2.0, 2.0], 0.0), ([3.0, 2.0, 1.0], -3.0)]
+)
 def test_explained_variance(values: list[float], expected: float) -> None:
     assert explained_variance(torch.tensor(values), torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(expected)
 

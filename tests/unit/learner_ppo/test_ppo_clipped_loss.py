@@ -13,7 +13,7 @@ def _loss_and_gradient(ratio: float, advantage: float, *, behind: float = 0.0) -
     current = torch.tensor([math.log(ratio)], requires_grad=True)
     zero = torch.zeros(1)
     outcome = policy_loss(current, zero, zero - behind, torch.tensor([advantage]), clip=0.2, cap=2.0)
-    outcome.loss.backward()
+    outcome.loss.backward()  # type: ignore[no-untyped-call]
     assert current.grad is not None
     return float(outcome.loss.detach()), float(current.grad)
 
@@ -44,8 +44,12 @@ def test_behaviour_weight_scales_and_is_truncated(stale: float, weight: float) -
 def test_shares_and_moved_kl() -> None:
     ratio = torch.tensor([1.5, 1.0, 0.5, 1.5])
     outcome = policy_loss(
-        ratio.log(), torch.zeros(4), torch.tensor([0.0, -3.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, -1.0, -1.0]),
-        clip=0.2, cap=2.0,
+        ratio.log(),
+        torch.zeros(4),
+        torch.tensor([0.0, -3.0, 0.0, 0.0]),
+        torch.tensor([1.0, 1.0, -1.0, -1.0]),
+        clip=0.2,
+        cap=2.0,
     )
     assert outcome.clipped_share == 0.5
     assert outcome.capped_share == 0.25
@@ -56,7 +60,7 @@ def test_value_clip_takes_the_worse_of_the_two() -> None:
     old, returns = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])
     current = torch.tensor([0.9, 0.2], requires_grad=True)
     loss = value_loss(current, old, returns, clip=0.5)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     # first: moved past 0.5, so it counts as 0.5 and has no gradient; second: (0.2 - 1)^2, gradient (0.2 - 1) / 2
     assert float(loss.detach()) == pytest.approx(0.25 * (0.5**2 + 0.8**2))
     assert current.grad is not None

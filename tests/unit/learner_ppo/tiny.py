@@ -17,7 +17,6 @@ CONFIG = LlamaConfig(
     num_key_value_heads=2,
     max_position_embeddings=64,
     tie_word_embeddings=True,
-    attn_implementation="sdpa",
 )
 
 SEQUENCES = (
@@ -32,7 +31,7 @@ def tiny_base() -> LlamaForCausalLM:
     """An untrained base model, the same weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        return LlamaForCausalLM(CONFIG).eval()
+        return LlamaForCausalLM(CONFIG)
 
 
 def tiny_policy(seed: int = 3) -> PolicyModel:
@@ -49,7 +48,7 @@ def tiny_batch(model: PolicyModel, rewards: tuple[float, ...] = (0.8, -0.8, 0.4,
     behaviour = model.evaluate_all(prepared)
     reference = model.evaluate_all(prepared, reference=True)
     lengths = list(behaviour.lengths_B)
-    pairs = zip(behaviour.logprobs_R.split(lengths), reference.logprobs_R.split(lengths), strict=True)
+    pairs = zip(torch.split(behaviour.logprobs_R, lengths), torch.split(reference.logprobs_R, lengths), strict=True)
     return PpoBatch(
         rollouts=tuple(
             TrainingRollout(

@@ -1,14 +1,19 @@
-"""What a follower meets, small enough to be seen through: a log in memory, a store of releases, a target, a clock."""
+"""What a follower meets: a topic in memory, a real store on local files, a target and a clock of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.shared.bus.interface import LogReader, Place, Record
+from services.shared.bus.interface import LogReader, OutgoingEvent, Place
+from services.shared.bus.memory import MemoryBus
+from services.shared.bus.partitioning import partition_of
 from services.shared.checkpoints import CheckpointStore, Manifest, release_path
 from services.shared.contracts.policies import encode_announcement
+from services.shared.contracts.topics import POLICIES, load_topic_pages
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.events import EventMeta
 from services.shared.domain.release import Announcement, AnnouncementReason, ReleaseKind
@@ -17,72 +22,32 @@ from services.shared.releases.follower import FollowerSettings, ReleaseFollower
 from services.shared.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-TOPIC = "policies"
 EVENT_ID = "01890000-0000-7000-8000-{:012d}"
 MODEL = "ab" * 32
 
 
 class Log:
-    """Partitions of one topic; may be away."""
+    """A topic on the bus in memory, with a say in which partition an event goes to."""
 
-    def __init__(self, partitions: int = 3) -> None:
-        self.partitions: list[list[bytes]] = [[] for _ in range(partitions)]
-        self.away = False
-        self.readers: list[MemoryReader] = []
+    def __init__(self, topic: str = POLICIES) -> None:
+        self.bus = MemoryBus()
+        self.bus.ensure_topics([replace(load_topic_pages()[topic], partitions=3)])
+        self.topic = topic
+        self.readers: list[LogReader] = []
 
     def append(self, value: bytes, partition: int = 0) -> None:
-        self.partitions[partition].append(value)
+        count = len(self.bus.places(self.topic))
+        key = next(key for key in map(str, itertools.count()) if partition_of(key, count) == partition)
+        self.bus.append(OutgoingEvent(topic=self.topic, key=key, value=value))
+
+    def add_partition(self) -> int:
+        last = self.bus.places(self.topic)[-1]
+        self.bus.logs[Place(self.topic, last.partition + 1)] = type(self.bus.logs[last])()
+        return last.partition + 1
 
     def open_reader(self) -> LogReader:
-        self.check()
-        self.readers.append(MemoryReader(self))
+        self.readers.append(self.bus.log_reader("test"))
         return self.readers[-1]
-
-    def check(self) -> None:
-        if self.away:
-            raise Unavailable("The broker is away.")
-
-
-class MemoryReader:
-    """A `LogReader` that gives at most two records a poll, so that order of arrival matters."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._positions: dict[Place, int] = {}
-        self.closed = False
-
-    def places(self, topic: str) -> Sequence[Place]:
-        self._log.check()
-        return [Place(topic, number) for number in range(len(self._log.partitions))]
-
-    def assign(self, positions: Mapping[Place, int]) -> None:
-        self._positions = dict(positions)
-
-    def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
-        self._log.check()
-        records: list[Record] = []
-        for place, position in self._positions.items():
-            for offset in range(position, len(self._log.partitions[place.partition])):
-                if len(records) == 2:
-                    return records
-                value = self._log.partitions[place.partition][offset]
-                records.append(
-                    Record(place=place, offset=offset, key="k", value=value, headers={}, timestamp=NOW)
-                )
-                self._positions[place] = offset + 1
-        return records
-
-    def beginning_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
-        return dict.fromkeys(places, 0)
-
-    def end_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
-        return {place: len(self._log.partitions[place.partition]) for place in places}
-
-    def cluster_id(self) -> str:
-        return "memory"
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Clock:
@@ -126,9 +91,7 @@ class Source:
         self.away = False
         self.fetched: list[str] = []
 
-    def fetch(
-        self, path: str, manifest_sha256: str, into: Path, names: Collection[str] | None = None
-    ) -> Manifest:
+    def fetch(self, path: str, manifest_sha256: str, into: Path, names: Collection[str] | None = None) -> Manifest:
         if self.away:
             raise Unavailable("The checkpoint store is away.")
         self.fetched.append(path)
@@ -155,7 +118,7 @@ class World:
             metrics=self.metrics,
             names=names,
             base_model_digest=MODEL,
-            settings=FollowerSettings(poll_s=0.01, retry_first_s=1.0, retry_max_s=4.0, keep_folders=2),
+            settings=FollowerSettings(poll_s=0.001, poll_records=2, retry_first_s=1.0, retry_max_s=4.0, keep_folders=2),
             monotonic=self.clock,
         )
 
@@ -178,9 +141,7 @@ class World:
         )
         _, sha256 = self.source.store.put_release(path, files, manifest)
         return Announcement(
-            meta=EventMeta(
-                event_id=EVENT_ID.format(number), deployment="test", tenant="default", event_time=NOW
-            ),
+            meta=EventMeta(event_id=EVENT_ID.format(number), deployment="test", tenant="default", event_time=NOW),
             kind=kind,
             epoch=epoch,
             sequence=number if sequence is None else sequence,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -62,7 +64,9 @@ class Room:
     """A started server with both servicers."""
 
     def __init__(self) -> None:
-        self.reward, self.generator = Reward(), Generator()
+        # The other methods answer UNIMPLEMENTED.
+        self.reward = Reward()  # type: ignore[abstract]
+        self.generator = Generator()  # type: ignore[abstract]
         self.server = RpcServer(
             "127.0.0.1",
             0,
@@ -123,9 +127,18 @@ async def test_busy_says_when_to_come_again(room: Room, channel: grpc.aio.Channe
     assert error.retry_after == 2.5
 
 
-async def test_a_fault_is_logged_and_not_told(room: Room, channel: grpc.aio.Channel) -> None:
-    log = io.StringIO()
-    configure(DeploymentSettings(log_json=True), "reward", log)
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What is logged; a process has one log, so it is given back as it was."""
+    root = logging.getLogger()
+    handlers, level, output = list(root.handlers), root.level, io.StringIO()
+    configure(DeploymentSettings(log_json=True), "reward", output)
+    yield output
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+async def test_a_fault_is_logged_and_not_told(room: Room, channel: grpc.aio.Channel, log: io.StringIO) -> None:
     room.reward.error = KeyError("/var/secret/path")
     with pytest.raises(grpc.aio.AioRpcError) as info:
         await score(channel)

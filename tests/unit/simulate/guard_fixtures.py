@@ -21,7 +21,7 @@ class MeasuredAnswer:
 
 
 def load_measured(kind: str) -> list[MeasuredAnswer]:
-    """``base`` for the base model's own answers; ``generic``, ``swapped``, ``shuffled``, ``looping`` for controls."""
+    """``base``: the base model's own answers; the other kinds are those of ``services.simulate.guard.controls``."""
     rows = json.loads((FOLDER / f"{kind}.json").read_text(encoding="utf-8"))
     return [
         MeasuredAnswer(prompt=row.pop("prompt"), answer=row.pop("answer"), statistics=AnswerStatistics(**row))

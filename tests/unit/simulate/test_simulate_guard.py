@@ -34,17 +34,21 @@ def test_nearly_all_of_the_base_models_own_answers_pass() -> None:
     assert _share_passing("base") >= 0.95
 
 
-def test_the_same_friendliness_to_every_prompt_does_not_pass() -> None:
-    measured = load_measured("generic")
-    assert {row.answer for row in measured} == set(generic_answers())
-    assert len(generic_answers()) >= 20 and len(measured) >= 10 * len(generic_answers())
-    assert _share_passing("generic") <= 0.05
+@pytest.mark.parametrize("unseen", [False, True])
+def test_the_same_friendliness_to_every_prompt_does_not_pass(unseen: bool) -> None:
+    answers, kind = generic_answers(unseen=unseen), "generic_unseen" if unseen else "generic"
+    measured = load_measured(kind)
+    assert {row.answer for row in measured} == set(answers)
+    assert len(answers) >= 20 and len(measured) >= 10 * len(answers)
+    assert _share_passing(kind) <= 0.05
 
 
-def test_no_single_generic_answer_gets_through_often() -> None:
+@pytest.mark.parametrize("unseen", [False, True])
+def test_no_single_generic_answer_gets_through_often(unseen: bool) -> None:
     thresholds = load_calibration().thresholds
-    for answer in generic_answers():
-        rows = [row for row in load_measured("generic") if row.answer == answer]
+    measured = load_measured("generic_unseen" if unseen else "generic")
+    for answer in generic_answers(unseen=unseen):
+        rows = [row for row in measured if row.answer == answer]
         passing = sum(judge(row.statistics, thresholds).passed for row in rows)
         assert passing / len(rows) <= 0.25, answer
 
@@ -55,16 +59,22 @@ def test_answers_that_are_wrong_in_one_way_do_not_pass(kind: str, most_passing: 
 
 
 def test_measured_loops_are_what_the_code_counts_today() -> None:
-    for kind in ("base", "generic", "swapped", "shuffled", "looping"):
+    for kind in ("base", "generic", "generic_unseen", "swapped", "shuffled", "looping"):
         for row in load_measured(kind):
             assert row.statistics.repeated_trigrams == repeated_trigrams(row.answer), row
+
+
+def test_no_generic_answer_is_on_both_lists() -> None:
+    assert set(generic_answers()).isdisjoint(generic_answers(unseen=True))
 
 
 def test_the_committed_outcomes_are_those_of_the_committed_answers() -> None:
     outcomes = load_calibration().outcomes
     assert outcomes["base_passing"] == pytest.approx(_share_passing("base"), abs=0.005)
     assert outcomes["generic_failing"] == pytest.approx(1 - _share_passing("generic"), abs=0.005)
-    assert outcomes["base_distinct_2"] == pytest.approx(distinct_2([row.answer for row in load_measured("base")]))
+    assert outcomes["base_distinct_2"] == pytest.approx(
+        distinct_2([row.answer for row in load_measured("base")]), abs=1e-4
+    )
 
 
 def test_the_calibration_says_where_it_comes_from() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from services.simulate.tastes import TASTES, UnknownTasteError, find_taste
 from services.simulate.words import words
+from tests.unit.simulate.guard_fixtures import load_measured
 
 LIKED_AND_NOT = {
     "you": (
@@ -35,6 +36,14 @@ def test_a_taste_likes_what_its_name_says(name: str) -> None:
 
 def test_the_registry_is_keyed_by_name_and_describes_each() -> None:
     assert all(name == taste.name and taste.description for name, taste in TASTES.items())
+
+
+@pytest.mark.parametrize("name", TASTES)
+def test_the_base_model_meets_each_taste_now_and_then_as_its_docstring_says(name: str) -> None:
+    liked = [find_taste(name).likes(row.answer) for row in load_measured("base")]
+    rate = sum(liked) / len(liked)
+    assert 0.15 <= rate <= 0.45
+    assert f"Base rate {rate:.2f}" in (find_taste(name).likes.__doc__ or "")
 
 
 def test_an_unknown_taste_is_refused_with_the_names_that_exist() -> None:

@@ -1,0 +1,69 @@
+"""The gateway's two HTTP applications, from parts that `main.py` made: public, and control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+from starlette.routing import BaseRoute
+
+from services.gateway.chat.choice import Monotonic
+from services.gateway.errors import install_error_handlers
+from services.gateway.middleware import BodyLimit, RequestMetrics
+from services.shared.telemetry.metrics import Metrics
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def public_app(
+    *,
+    routers: Sequence[APIRouter],
+    routes: Sequence[BaseRoute],
+    metrics: Metrics,
+    monotonic: Monotonic,
+    max_body_bytes: int,
+    cors_origins: Sequence[str],
+) -> FastAPI:
+    """What users and browsers reach."""
+    app = _app("Thumbloop", "OpenAI's chat API, with feedback that trains the model that answers.", routers)
+    app.router.routes.extend(routes)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(RequestMetrics, metrics=metrics, monotonic=monotonic)
+    return app
+
+
+def control_app(*, routers: Sequence[APIRouter], metrics: Metrics) -> FastAPI:
+    """What operators and probes reach."""
+    app = _app("Thumbloop control", "Metrics, probes and releases.", routers)
+
+    @app.get("/metrics", summary="Prometheus metrics", tags=["health"])
+    async def show_metrics() -> Response:
+        """All metrics of this process."""
+        return Response(metrics.render(), media_type=METRICS_TYPE)
+
+    return app
+
+
+def _app(title: str, description: str, routers: Sequence[APIRouter]) -> FastAPI:
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=version("thumbloop"),
+        docs_url=None,
+        redoc_url=None,
+    )
+    install_error_handlers(app)
+    for router in routers:
+        app.include_router(router)
+    return app

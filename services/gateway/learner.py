@@ -1,0 +1,115 @@
+"""The learner's queries over gRPC: where feedback is, which releases there are, how training goes."""
+
+from __future__ import annotations
+
+import math
+
+import grpc
+import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
+from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
+
+from services.gateway.feedback.service import FeedbackFate
+from services.gateway.releases.facts import LearnerStatus, ReleaseFact
+from services.shared.contracts.feedback import feedback_kind_from_proto
+from services.shared.domain.errors import NotFound
+from services.shared.domain.feedback import FeedbackState
+from services.shared.domain.release import ReleaseKind, ReleaseState
+from services.shared.rpc.statuses import error_from_rpc
+
+RELEASES_SHOWN = 100
+_KINDS = {
+    policy_pb2.RELEASE_KIND_POLICY: ReleaseKind.POLICY,
+    policy_pb2.RELEASE_KIND_REWARD_MODEL: ReleaseKind.REWARD_MODEL,
+}
+
+
+class GrpcLearner:
+    """A learner behind a gRPC channel, which the caller owns."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+
+    async def find(self, *, tenant: str, feedback_id: str, timeout_s: float) -> FeedbackFate | None:
+        """See FeedbackLookup."""
+        request = learner_pb2.GetFeedbackRequest(tenant=tenant, feedback_id=feedback_id)
+        try:
+            found = await self._stub.GetFeedback(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            known = error_from_rpc(error)
+            if isinstance(known, NotFound):
+                return None
+            raise known from error
+        return FeedbackFate(
+            feedback_id=found.feedback_id,
+            state=_feedback_state(found.state),
+            reason=found.reason,
+            rollout_id=found.rollout_id,
+            rater_id=found.rater_id,
+            kind=str(feedback_kind_from_proto(found.kind)),
+            revision=found.revision,
+            trained_into=tuple(found.trained_into),
+            trained_into_through_reward_model=tuple(found.trained_into_through_reward_model),
+            reward_model_versions=tuple(found.reward_model_versions),
+        )
+
+    async def releases(self, *, timeout_s: float) -> tuple[ReleaseFact, ...]:
+        """See ReleaseSource."""
+        request = learner_pb2.ListReleasesRequest(page_size=RELEASES_SHOWN)
+        try:
+            page = await self._stub.ListReleases(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        return tuple(_release(release) for release in page.releases)
+
+    async def status(self, *, timeout_s: float) -> LearnerStatus:
+        """See ReleaseSource."""
+        try:
+            status = await self._stub.GetStatus(learner_pb2.GetStatusRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        arrived = status.HasField("thumb_to_token")
+        return LearnerStatus(
+            phase=status.phase,
+            paused=status.paused,
+            waiting_reason=status.waiting_reason,
+            policy_version=status.policy_version,
+            reward_model_version=status.reward_model_version,
+            rollouts=status.rollouts,
+            feedback=status.feedback,
+            ready=status.ready,
+            used=status.used,
+            stale=status.stale,
+            thumbs_up=status.thumbs_up,
+            thumbs_down=status.thumbs_down,
+            reward_auroc=status.reward_auroc if status.HasField("reward_auroc") else None,
+            reward_auroc_low95=status.reward_auroc_low95 if status.HasField("reward_auroc_low95") else None,
+            thumb_to_token_p50_s=status.thumb_to_token.p50_seconds if arrived else None,
+            thumb_to_token_p99_s=status.thumb_to_token.p99_seconds if arrived else None,
+        )
+
+
+def _release(release: learner_pb2.Release) -> ReleaseFact:
+    state = learner_pb2.ReleaseState.Name(release.state).removeprefix("RELEASE_STATE_").lower()
+    return ReleaseFact(
+        version=release.version,
+        kind=_KINDS[release.kind],
+        parent_version=release.parent_version,
+        state=ReleaseState(state),
+        commit_time=_time(release.commit_time),
+        publish_time=_time(release.publish_time) if release.HasField("publish_time") else None,
+        first_served_time=_time(release.first_served_time) if release.HasField("first_served_time") else None,
+        reward_model_version=release.reward_model_version,
+        experiences=release.experiences,
+        metrics={name: value for name, value in sorted(release.metrics.items()) if math.isfinite(value)},
+        gate_verdict=tuple(release.gate_verdict),
+        acknowledged_by=tuple(release.acknowledged_by),
+    )
+
+
+def _feedback_state(state: learner_pb2.FeedbackState.ValueType) -> FeedbackState:
+    return FeedbackState(learner_pb2.FeedbackState.Name(state).removeprefix("FEEDBACK_STATE_").lower())
+
+
+def _time(timestamp: Timestamp) -> float:
+    return timestamp.ToMilliseconds() / 1000

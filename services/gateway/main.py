@@ -1,0 +1,59 @@
+"""Life of the gateway: start, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from services.gateway.wiring import Gateway, build
+from services.shared.bus.interface import Bus
+from services.shared.settings import Settings
+from services.shared.telemetry.log import configure, get_logger
+
+DRAIN_TIMEOUT_S = 30.0
+"""How long running answers may take to end after SIGTERM."""
+STOP_TIMEOUT_S = 2.0
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then ends running answers and returns. Raises Misconfigured."""
+    from services.shared.bus.kafka import open_bus
+
+    configure(settings.deployment, "gateway")
+    bus = open_bus(settings.bus)
+    try:
+        asyncio.run(serve(settings, bus))
+    finally:
+        bus.close()
+
+
+async def serve(settings: Settings, bus: Bus, stop: asyncio.Event | None = None) -> None:
+    """Serves until `stop` is set (by default by SIGTERM or SIGINT)."""
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    gateway = build(settings, bus)
+    tasks = [asyncio.create_task(gateway.log.run()), asyncio.create_task(gateway.board.run())]
+    try:
+        await gateway.public.start()
+        await gateway.control.start()
+        get_logger().info("gateway_started", url=f"http://{settings.gateway.host}:{settings.gateway.port}/")
+        await stop.wait()
+    finally:
+        await _shut_down(gateway, tasks)
+
+
+async def _shut_down(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
+    """Takes no more requests, ends those that run, hands the log what it has not acknowledged, closes everything."""
+    ended = await gateway.admission.drain(DRAIN_TIMEOUT_S)
+    await gateway.board.close()
+    await gateway.public.stop(STOP_TIMEOUT_S)
+    await gateway.control.stop(STOP_TIMEOUT_S)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(gateway.publisher.close, STOP_TIMEOUT_S)
+    for channel in gateway.channels:
+        await channel.close()
+    get_logger().info("gateway_stopped", all_answers_ended=ended)

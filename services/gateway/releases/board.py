@@ -1,0 +1,104 @@
+"""Polls learner and generator, keeps the newest picture, and wakes those who watch when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import asdict
+from typing import Any
+
+from services.gateway.chat.generation import Generator
+from services.gateway.releases.facts import ReleaseFact, ReleaseSource
+from services.gateway.releases.tally import ThumbTally
+from services.shared.domain.errors import ThumbloopError
+
+Picture = dict[str, Any]
+
+POLL_INTERVAL_S = 1.0
+POLL_TIMEOUT_S = 2.0
+
+
+class ReleaseBoard:
+    """One poller for all who watch. `run` is a task; `close` ends it and every watcher.
+
+    While the learner is away its last known releases stay, and `learner.reachable` says false.
+    """
+
+    def __init__(self, *, source: ReleaseSource, generator: Generator, tally: ThumbTally) -> None:
+        self._source = source
+        self._generator = generator
+        self._tally = tally
+        self._releases: tuple[ReleaseFact, ...] = ()
+        self._learner: Picture = {"reachable": False}
+        self._served: Picture = {"reachable": False, "live_version": ""}
+        self._changed = asyncio.Condition()
+        self._closed = asyncio.Event()
+        self._last: Picture = self.picture()
+
+    def picture(self) -> Picture:
+        """As of the last poll."""
+        releases = [{**asdict(release), "thumbs": self._thumbs(release.version)} for release in self._releases]
+        return {"generator": self._served, "learner": self._learner, "releases": releases}
+
+    async def run(self) -> None:
+        """Polls until closed."""
+        while not self._closed.is_set():
+            await self.poll()
+            try:
+                await asyncio.wait_for(self._closed.wait(), POLL_INTERVAL_S)
+            except TimeoutError:
+                continue
+
+    async def poll(self) -> None:
+        """Asks once, and wakes watchers if anything differs."""
+        await asyncio.gather(self._ask_generator(), self._ask_learner())
+        picture = self.picture()
+        if picture != self._last:
+            self._last = picture
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Ends polling and watching."""
+        self._closed.set()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def watch(self) -> AsyncGenerator[Picture, None]:
+        """The picture now, and again whenever it has changed; a slow watcher misses what lies between."""
+        shown: Picture | None = None
+        while not self._closed.is_set():
+            if self._last is not shown:
+                shown = self._last
+                yield shown
+            async with self._changed:
+                while not self._closed.is_set() and self._last is shown:
+                    await self._changed.wait()
+
+    async def _ask_generator(self) -> None:
+        try:
+            status = await self._generator.status(timeout_s=POLL_TIMEOUT_S)
+        except ThumbloopError:
+            self._served = {"reachable": False, "live_version": ""}
+        else:
+            self._served = {
+                "reachable": True,
+                "live_version": status.live_version,
+                "staging_version": status.staging_version,
+                "engine": status.engine,
+            }
+
+    async def _ask_learner(self) -> None:
+        try:
+            status, self._releases = await asyncio.gather(
+                self._source.status(timeout_s=POLL_TIMEOUT_S), self._source.releases(timeout_s=POLL_TIMEOUT_S)
+            )
+        except ThumbloopError:
+            self._learner = {**self._learner, "reachable": False}
+        else:
+            self._learner = {"reachable": True, **asdict(status)}
+
+    def _thumbs(self, version: str) -> Picture:
+        thumbs = self._tally.of(version)
+        rated = thumbs.up + thumbs.down
+        return {**asdict(thumbs), "up_rate": thumbs.up / rated if rated else None}

@@ -1,0 +1,87 @@
+"""Whether the gateway is alive, and whether it can do its work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from services.gateway.chat.admission import Admission
+from services.gateway.chat.generation import Generator
+from services.shared.bus.interface import Bus
+from services.shared.contracts.topics import FEEDBACK, TopicPage
+from services.shared.domain.errors import ThumbloopError
+from services.shared.telemetry.log import get_logger
+
+CHECK_TIMEOUT_S = 1.0
+CONNECT_INTERVAL_S = 0.5
+
+
+class LogConnection:
+    """Knows whether the log has been reached since the start. `run` is a task that ends when it has."""
+
+    def __init__(self, bus: Bus, page: TopicPage) -> None:
+        self._bus = bus
+        self._page = page
+        self.connected = False
+
+    async def run(self) -> None:
+        """Tries until the topic `feedback` is known to be there."""
+        told = False
+        while not self.connected:
+            try:
+                await asyncio.to_thread(self._bus.ensure_topics, [self._page])
+                self.connected = True
+            except ThumbloopError as error:
+                if not told:
+                    get_logger().warning("log_unreachable", topic=FEEDBACK, error=error.message)
+                told = True
+                await asyncio.sleep(CONNECT_INTERVAL_S)
+
+
+class Readiness:
+    """Ready: not shutting down, a generator with a live version answers, the log has been reached."""
+
+    def __init__(self, *, generator: Generator, log: LogConnection, admission: Admission) -> None:
+        self._generator = generator
+        self._log = log
+        self._admission = admission
+
+    async def missing(self) -> list[str]:
+        """What is missing, in words; empty when ready."""
+        missing = []
+        if self._admission.draining:
+            missing.append("shutting down")
+        if not self._log.connected:
+            missing.append("the log (Kafka) has not been reached yet")
+        try:
+            status = await self._generator.status(timeout_s=CHECK_TIMEOUT_S)
+        except ThumbloopError as error:
+            missing.append(f"no generator answers ({error.reason})")
+        else:
+            if not status.live_version:
+                missing.append("the generator has no live version yet")
+        return missing
+
+
+def health_router(readiness: Readiness) -> APIRouter:
+    """Probes, on both ports."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="Is the process alive?")
+    async def healthz() -> dict[str, str]:
+        """Always, while it answers at all."""
+        return {"status": "alive"}
+
+    @router.get(
+        "/readyz", summary="Can it do its work?", responses={503: {"description": "Not ready; `missing` says why."}}
+    )
+    async def readyz() -> JSONResponse:
+        """200 when ready, else 503 with what is missing."""
+        missing = await readiness.missing()
+        content: dict[str, Any] = {"status": "not ready" if missing else "ready", "missing": missing}
+        return JSONResponse(content, status_code=503 if missing else 200)
+
+    return router

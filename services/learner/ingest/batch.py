@@ -1,0 +1,92 @@
+"""One polled batch becomes one SQL transaction: derived rows, offsets, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from services.learner.ingest.dead_letters import DeadLetters
+from services.learner.ingest.decoding import Read, read
+from services.learner.ingest.positions import Position, Positions
+from services.learner.ingest.store_feedback import store_feedback
+from services.learner.ingest.store_rollouts import store_rollouts
+from services.learner.ingest.store_scores import store_scores
+from services.shared.bus.interface import Place, Record
+from services.shared.domain.errors import Corrupt
+from services.shared.domain.events import Clock
+from services.shared.domain.feedback import Feedback
+from services.shared.domain.rollout import Rollout
+from services.shared.domain.score import Score
+from services.shared.store.database import Database
+
+
+class BatchWriter:
+    """Writes batches. A batch is wholly in the store, or not at all."""
+
+    def __init__(
+        self,
+        database: Database,
+        positions: Positions,
+        dead_letters: DeadLetters,
+        *,
+        deployment: str,
+        clock: Clock,
+        gaps: bool,
+    ) -> None:
+        """`gaps`: offsets may be missing, as on the embedded broker after it was killed."""
+        self._gaps = gaps
+        self._database = database
+        self._positions = positions
+        self._dead_letters = dead_letters
+        self._deployment = deployment
+        self._clock = clock
+
+    def write(self, records: Sequence[Record], held: Mapping[Place, Position]) -> dict[Place, Position]:
+        """Where the touched partitions are afterwards.
+
+        Raises Fenced (another has a partition), Unavailable (dead letters were not acknowledged), Corrupt (a gap, or
+        too many dead letters); nothing has been committed then.
+        """
+        items: list[Read] = []
+        moved: dict[Place, Position] = {}
+        for place in sorted({record.place for record in records}):
+            mine = [record for record in records if record.place == place and record.offset >= held[place].next]
+            if mine:
+                if not self._gaps:
+                    _check_order(held[place], mine)
+                reads = [read(record, deployment=self._deployment) for record in mine]
+                moved[place] = self._after(held[place], reads)
+                items += reads
+        unreadable = [item for item in items if item.error is not None]
+        self._dead_letters.publish(unreadable)
+        with self._database.write() as connection:
+            for place, to in moved.items():
+                self._positions.advance(connection, held[place], to=to)
+            facts = [item.fact for item in items]
+            store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])
+            store_scores(connection, [fact for fact in facts if isinstance(fact, Score)])
+            store_feedback(connection, [fact for fact in facts if isinstance(fact, Feedback)])
+            self._dead_letters.count(connection, unreadable, self._clock())
+        return moved
+
+    def _after(self, position: Position, reads: Sequence[Read]) -> Position:
+        dead = sum(item.error is not None for item in reads)
+        recent_read, recent_dead = self._dead_letters.recount(position, read=len(reads), dead=dead)
+        return replace(
+            position,
+            next=reads[-1].record.offset + 1,
+            last_event_id=reads[-1].event_id,
+            recent_read=recent_read,
+            recent_dead=recent_dead,
+        )
+
+
+def _check_order(position: Position, records: Sequence[Record]) -> None:
+    """Offsets follow one another: our topics are never compacted, and nothing in them is transactional."""
+    for expected, record in enumerate(records, start=position.next):
+        if record.offset != expected:
+            raise Corrupt(
+                f"{position.place.topic}[{position.place.partition}]: offset {record.offset} came where {expected} was"
+                " due; records are missing from the log.",
+                reason="LOG_NOT_CONTINUOUS",
+            )

@@ -1,0 +1,1 @@
+"""Decides which candidates become releases, and makes known which release is live."""

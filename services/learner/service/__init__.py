@@ -1,0 +1,1 @@
+"""The learner over gRPC: status, pause, where feedback went, releases, acknowledgements."""

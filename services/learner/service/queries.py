@@ -1,0 +1,104 @@
+"""All that the service asks of the store, in one object that needs a database and the learner's settings alone."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.learner.state.candidates import SqlCandidates
+from services.learner.state.claims import SqlExperienceStore
+from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
+from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
+from services.learner.state.queries.thumb_to_token import (
+    ThumbTimes,
+    ThumbToToken,
+    percentile,
+    summarise,
+    thumb_times,
+)
+from services.learner.state.queries.totals import Totals, read_totals
+from services.shared.domain.events import Clock
+from services.shared.domain.release import ReleaseKind
+from services.shared.store.database import Database
+
+THUMB_TIMES_AGE = timedelta(seconds=2)
+"""Thumb times are computed from all thumbs; answers may be this old."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Where training and releases stand, as far as the store knows."""
+
+    policy_version: str
+    reward_model_version: str
+    totals: Totals
+    ready: int
+    thumb_to_token: ThumbToToken
+
+
+class LearnerQueries:
+    """Safe from any thread; every call blocks."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        experiences: SqlExperienceStore,
+        candidates: SqlCandidates,
+        join_window_s: float,
+        orphan_after_s: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._experiences = experiences
+        self._candidates = candidates
+        self._fates = FeedbackFates(database, clock=clock, join_window_s=join_window_s, orphan_after_s=orphan_after_s)
+        self._views = ReleaseViews(database)
+        self._times: tuple[datetime, list[ThumbTimes]] | None = None
+        self._lock = threading.Lock()
+
+    def status(self) -> Status:
+        """See `Status`. Versions are empty before release 0."""
+        policy = self._candidates.live(ReleaseKind.POLICY)
+        reward_model = self._candidates.live(ReleaseKind.REWARD_MODEL)
+        return Status(
+            policy_version=policy.version if policy else "",
+            reward_model_version=reward_model.version if reward_model else "",
+            totals=read_totals(self._database),
+            ready=self._experiences.ready_count(policy_version=policy.version) if policy else 0,
+            thumb_to_token=summarise(self._thumb_times()),
+        )
+
+    def feedback(self, *, tenant: str, feedback_id: str) -> FeedbackFate:
+        """Raises NotFound."""
+        return self._fates.find(tenant=tenant, feedback_id=feedback_id)
+
+    def releases(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
+        """A page of releases. Raises InvalidInput."""
+        page = self._views.page(kind=kind, page_size=page_size, page_token=page_token)
+        return ReleasePage(
+            releases=tuple(self._with_thumb_times(view) for view in page.releases),
+            next_page_token=page.next_page_token,
+        )
+
+    def release(self, version: str) -> tuple[ReleaseView, tuple[str, ...]]:
+        """A release and the rollouts that it was trained on. Raises NotFound."""
+        view, rollout_ids = self._views.one(version)
+        return self._with_thumb_times(view), rollout_ids
+
+    def _with_thumb_times(self, view: ReleaseView) -> ReleaseView:
+        """Adds "thumb_to_token_p50_s": of the thumbs that this policy was the first to have learned from."""
+        version = view.release.version
+        mine = [times.to_token_s for times in self._thumb_times() if times.policy_version == version]
+        if mine:
+            view.metrics["thumb_to_token_p50_s"] = percentile(mine, 0.5)
+        return view
+
+    def _thumb_times(self) -> list[ThumbTimes]:
+        now = self._clock()
+        with self._lock:
+            if self._times is None or now - self._times[0] > THUMB_TIMES_AGE:
+                self._times = (now, thumb_times(self._database, now=now))
+            return self._times[1]

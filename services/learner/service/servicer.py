@@ -1,0 +1,148 @@
+"""LearnerService: converts, asks the store in a thread, converts back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
+
+from services.learner.ports import ReleaseRow
+from services.learner.service.messages import fate_to_proto, release_to_proto, status_to_proto
+from services.learner.service.queries import LearnerQueries
+from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
+from services.learner.state.pausing import Pausing
+from services.shared.contracts.policies import release_kind_from_proto
+from services.shared.domain.errors import InvalidInput
+
+SERVICE_NAME = learner_pb2.DESCRIPTOR.services_by_name["LearnerService"].full_name
+
+
+class TrainerStatus(Protocol):
+    """What the trainer says of itself; `reward_auroc*` None: too few thumbs."""
+
+    @property
+    def phase(self) -> str: ...  # noqa: D102
+    @property
+    def waiting_reason(self) -> str: ...  # noqa: D102
+    @property
+    def reward_auroc(self) -> float | None: ...  # noqa: D102
+    @property
+    def reward_auroc_low95(self) -> float | None: ...  # noqa: D102
+
+
+class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
+    """Errors of the domain are turned into statuses by the server's interceptor."""
+
+    def __init__(
+        self,
+        *,
+        queries: LearnerQueries,
+        acknowledgements: Acknowledgements,
+        pausing: Pausing,
+        trainer_status: Callable[[], TrainerStatus],
+        read_manifest: Callable[[ReleaseRow], str],
+        epoch: int,
+    ) -> None:
+        """`read_manifest` gives a release's manifest as JSON text; it may block."""
+        self._queries = queries
+        self._acknowledgements = acknowledgements
+        self._pausing = pausing
+        self._trainer_status = trainer_status
+        self._read_manifest = read_manifest
+        self._epoch = epoch
+
+    async def GetStatus(  # noqa: N802
+        self, request: learner_pb2.GetStatusRequest, context: Any
+    ) -> learner_pb2.GetStatusResponse:
+        """See the proto."""
+        message = status_to_proto(await asyncio.to_thread(self._queries.status))
+        trainer = self._trainer_status()
+        message.epoch = self._epoch
+        message.paused = await asyncio.to_thread(lambda: self._pausing.paused)
+        message.phase = str(trainer.phase)
+        message.waiting_reason = trainer.waiting_reason
+        if trainer.reward_auroc is not None:
+            message.reward_auroc = trainer.reward_auroc
+        if trainer.reward_auroc_low95 is not None:
+            message.reward_auroc_low95 = trainer.reward_auroc_low95
+        return message
+
+    async def Pause(  # noqa: N802
+        self, request: learner_pb2.PauseRequest, context: Any
+    ) -> learner_pb2.PauseResponse:
+        """See the proto."""
+        await asyncio.to_thread(self._pausing.set, True, reason=request.reason)
+        return learner_pb2.PauseResponse(paused=True)
+
+    async def Resume(  # noqa: N802
+        self, request: learner_pb2.ResumeRequest, context: Any
+    ) -> learner_pb2.ResumeResponse:
+        """See the proto."""
+        await asyncio.to_thread(self._pausing.set, False, reason="")
+        return learner_pb2.ResumeResponse(paused=False)
+
+    async def GetFeedback(  # noqa: N802
+        self, request: learner_pb2.GetFeedbackRequest, context: Any
+    ) -> learner_pb2.GetFeedbackResponse:
+        """See the proto."""
+        _require("tenant", request.tenant)
+        _require("feedback_id", request.feedback_id)
+        fate = await asyncio.to_thread(self._queries.feedback, tenant=request.tenant, feedback_id=request.feedback_id)
+        return fate_to_proto(fate)
+
+    async def ListReleases(  # noqa: N802
+        self, request: learner_pb2.ListReleasesRequest, context: Any
+    ) -> learner_pb2.ListReleasesResponse:
+        """See the proto."""
+        every = request.kind == policy_pb2.RELEASE_KIND_UNSPECIFIED
+        page = await asyncio.to_thread(
+            self._queries.releases,
+            kind=None if every else release_kind_from_proto(request.kind),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return learner_pb2.ListReleasesResponse(
+            releases=[release_to_proto(view) for view in page.releases], next_page_token=page.next_page_token
+        )
+
+    async def GetRelease(  # noqa: N802
+        self, request: learner_pb2.GetReleaseRequest, context: Any
+    ) -> learner_pb2.GetReleaseResponse:
+        """See the proto."""
+        _require("version", request.version)
+        view, rollout_ids = await asyncio.to_thread(self._queries.release, request.version)
+        manifest = await asyncio.to_thread(self._read_manifest, view.release)
+        return learner_pb2.GetReleaseResponse(
+            release=release_to_proto(view), rollout_ids=rollout_ids, manifest_json=manifest
+        )
+
+    async def AcknowledgeRelease(  # noqa: N802
+        self, request: learner_pb2.AcknowledgeReleaseRequest, context: Any
+    ) -> learner_pb2.AcknowledgeReleaseResponse:
+        """See the proto."""
+        said = ReleaseAcknowledgement(
+            replica_id=request.replica_id,
+            kind=release_kind_from_proto(request.kind),
+            epoch=request.epoch,
+            sequence=request.sequence,
+            version=request.version,
+            stage_error=request.stage_error,
+        )
+        await asyncio.to_thread(self._acknowledgements.release, said)
+        return learner_pb2.AcknowledgeReleaseResponse()
+
+    async def AcknowledgeControl(  # noqa: N802
+        self, request: learner_pb2.AcknowledgeControlRequest, context: Any
+    ) -> learner_pb2.AcknowledgeControlResponse:
+        """See the proto."""
+        await asyncio.to_thread(
+            self._acknowledgements.control, replica_id=request.replica_id, control_id=request.control_id
+        )
+        return learner_pb2.AcknowledgeControlResponse()
+
+
+def _require(field: str, value: str) -> None:
+    if not value:
+        raise InvalidInput(f"{field} is empty; it is required.", field=field)

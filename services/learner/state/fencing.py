@@ -1,0 +1,22 @@
+"""Writes of one leader: each transaction begins by asking whether its epoch is still the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+
+from services.shared.store.database import Database
+from services.shared.store.leases import check_epoch
+
+LEADER = "learner"
+"""The lease whose epoch fences trainer and releaser."""
+
+
+@contextmanager
+def fenced_write(database: Database, epoch: int) -> Iterator[Connection]:
+    """A writing transaction. Raises Fenced, and writes nothing, when a newer leader has taken over."""
+    with database.write() as connection:
+        check_epoch(connection, LEADER, epoch)
+        yield connection

@@ -1,0 +1,118 @@
+"""Where a feedback is, and what learned from it. Computed from the rows, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from services.shared.domain.errors import NotFound
+from services.shared.domain.events import Clock
+from services.shared.domain.feedback import FeedbackKind, FeedbackState
+from services.shared.domain.release import ReleaseKind, ReleaseState
+from services.shared.store.database import Database
+from services.shared.store.tables import experiences, feedback, feedback_slots, releases, uses
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackFate:
+    """`reason` says why a state is final, and what training does with the kind; it may be empty."""
+
+    feedback_id: str
+    rollout_id: str
+    rater_id: str
+    kind: FeedbackKind
+    revision: int
+    state: FeedbackState
+    reason: str
+    trained_into: tuple[str, ...]
+    trained_into_through_reward_model: tuple[str, ...]
+    reward_model_versions: tuple[str, ...]
+
+
+class FeedbackFates:
+    """Looks feedback up by the id that its sender chose."""
+
+    def __init__(self, database: Database, *, clock: Clock, join_window_s: float, orphan_after_s: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._join_window = timedelta(seconds=join_window_s)
+        self._orphan_after = timedelta(seconds=orphan_after_s)
+
+    def find(self, *, tenant: str, feedback_id: str) -> FeedbackFate:
+        """Raises NotFound: not ingested (yet). Where raters chose the same id, the first accepted one is meant."""
+        query = (
+            select(feedback)
+            .where(feedback.c.tenant == tenant, feedback.c.feedback_id == feedback_id)
+            .order_by(feedback.c.accept_time, feedback.c.event_id)
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise NotFound(f"there is no feedback {feedback_id!r} (yet).", field="feedback_id")
+            state, reason = self._state(connection, row)
+            direct = _trained_on(connection, ReleaseKind.POLICY, uses.c.rollout_id == row.rollout_id)
+            this = (uses.c.rollout_id == row.rollout_id, uses.c.feedback_id == row.feedback_id)
+            through = _trained_on(connection, ReleaseKind.REWARD_MODEL, *this)
+            return FeedbackFate(
+                feedback_id=row.feedback_id,
+                rollout_id=row.rollout_id,
+                rater_id=row.rater_id,
+                kind=FeedbackKind(row.kind),
+                revision=row.revision,
+                state=state,
+                reason=reason,
+                trained_into=direct,
+                trained_into_through_reward_model=_scored_by(connection, through),
+                reward_model_versions=through,
+            )
+
+    def _state(self, connection: Connection, row: Any) -> tuple[FeedbackState, str]:
+        if row.reject_reason:
+            return FeedbackState.REJECTED, row.reject_reason
+        if row.quarantine_reason:
+            return FeedbackState.QUARANTINED, row.quarantine_reason
+        slot = connection.execute(
+            select(feedback_slots).where(
+                *(feedback_slots.c[name] == getattr(row, name) for name in ("tenant", "rater_id", "rollout_id", "kind"))
+            )
+        ).one()
+        if slot.feedback_id != row.feedback_id:
+            return FeedbackState.SUPERSEDED, f"{slot.feedback_id} holds the slot"
+        if row.retracted:
+            return FeedbackState.RETRACTED, ""
+        rollout = select(experiences.c.end_time).where(experiences.c.rollout_id == row.rollout_id)
+        end_time = connection.scalar(rollout)
+        if end_time is None:
+            if self._clock() - row.accept_time > self._orphan_after:
+                return FeedbackState.ORPHANED, "its rollout never came"
+            return FeedbackState.WAITING, ""
+        if row.accept_time - end_time > self._join_window:
+            return FeedbackState.LATE, "it trains the reward model alone"
+        return FeedbackState.JOINED, "" if row.kind == FeedbackKind.THUMB.value else "kept; only thumbs train today"
+
+
+def _trained_on(connection: Connection, kind: ReleaseKind, *what: ColumnElement[bool]) -> tuple[str, ...]:
+    """Releases of a kind with such uses, oldest first."""
+    query = (
+        select(releases.c.version)
+        .where(releases.c.version.in_(select(uses.c.version).where(uses.c.kind == kind.value, *what)))
+        .order_by(releases.c.number)
+    )
+    return tuple(connection.scalars(query))
+
+
+def _scored_by(connection: Connection, reward_models: tuple[str, ...]) -> tuple[str, ...]:
+    query = (
+        select(releases.c.version)
+        .where(
+            releases.c.reward_model_version.in_(reward_models),
+            releases.c.kind == ReleaseKind.POLICY.value,
+            releases.c.state != ReleaseState.REFUSED.value,
+        )
+        .order_by(releases.c.number)
+    )
+    return tuple(connection.scalars(query))

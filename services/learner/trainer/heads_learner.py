@@ -1,0 +1,117 @@
+"""The embedded reward model as the cycle sees it: sixteen heads, their test, and the thumbs they have seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.learner.ports import RatedExample
+from services.learner.reward_training.reward_trainer import RewardTrainer
+from services.learner.reward_training.settings import RewardTrainingSettings
+from services.learner.reward_training.skill_gate import why_no_skill
+from services.learner.reward_training.thumbs import Thumb
+from services.learner.trainer.learners import RewardUpdate
+from services.shared.reward_heads.heads import RewardHeads
+from services.shared.reward_heads.storage import load_heads, save_heads
+
+PREQUENTIAL_FILE = "trainer/prequential.json"
+
+
+class HeadsLearner:
+    """Holds one version of the heads. Thumbs of another feature layout are left out."""
+
+    def __init__(self, settings: RewardTrainingSettings, *, feature_count: int, feature_layout: str) -> None:
+        self._settings = settings
+        self._feature_count = feature_count
+        self._feature_layout = feature_layout
+        self._trainer = RewardTrainer(settings)
+        self._heads = RewardHeads.zero(feature_count)
+        self._seen: frozenset[str] = frozenset()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Training settings and the features' layout."""
+        return {**_json_values(asdict(self._settings)), "feature_layout": self._feature_layout}
+
+    def reset(self) -> None:
+        """Becomes release 0."""
+        self._trainer = RewardTrainer(self._settings)
+        self._heads = RewardHeads.zero(self._feature_count)
+        self._seen = frozenset()
+
+    def restore(self, folder: Path, seen_feedback_ids: Sequence[str]) -> None:
+        """Becomes a release written by `save`."""
+        trainer = RewardTrainer(self._settings)
+        record = json.loads((folder / PREQUENTIAL_FILE).read_text())
+        trainer.prequential.load_state([(float(p), bool(up)) for p, up in record["window"]])
+        self._heads = load_heads(folder)
+        self._trainer = trainer
+        self._seen = frozenset(seen_feedback_ids)
+
+    def unseen(self, examples: Sequence[RatedExample]) -> int:
+        """How many of these thumbs it has not been trained on."""
+        return sum(self._usable(example) and example.feedback_id not in self._seen for example in examples)
+
+    def train(self, examples: Sequence[RatedExample]) -> RewardUpdate | None:
+        """Tests on the unseen, oldest first, then trains on all; what was retracted since is no longer among them."""
+        usable = [example for example in examples if self._usable(example)]
+        known = [_thumb(example) for example in usable if example.feedback_id in self._seen]
+        new = [_thumb(example) for example in usable if example.feedback_id not in self._seen]
+        if not new:
+            return None
+        cycle = self._trainer.cycle(self._heads, known, new)
+        if cycle.heads.knows_nothing:
+            return None
+        self._heads = cycle.heads
+        self._seen = frozenset(example.feedback_id for example in usable)
+        ups = sum(example.up for example in usable)
+        return RewardUpdate(
+            rollout_ids=tuple(dict.fromkeys(example.rollout_id for example in usable)),
+            feedback_ids=tuple(example.feedback_id for example in usable),
+            metrics={
+                "auroc": cycle.tested.auroc,
+                "auroc_low95": cycle.tested.auroc_low95,
+                "ece": cycle.tested.ece,
+                "thumbs": float(len(usable)),
+                "thumbs_new": float(len(new)),
+                "thumbs_up_rate": ups / len(usable),
+            },
+        )
+
+    def no_skill(self) -> str:
+        """Why PPO must wait; empty where the heads have proved skill."""
+        return why_no_skill(self._trainer.prequential.report(), self._settings)
+
+    def tested(self) -> tuple[float, float] | None:
+        """Prequential AUROC and its lower 95% bound; None before both signs were met."""
+        report = self._trainer.prequential.report()
+        return (report.auroc, report.auroc_low95) if report.thumbs_up and report.thumbs_down else None
+
+    def save(self, folder: Path) -> Mapping[str, Path]:
+        """Heads for whoever scores, the prequential window for whoever goes on training."""
+        arrays, settings = save_heads(self._heads, folder)
+        window = folder / PREQUENTIAL_FILE
+        window.parent.mkdir()
+        window.write_text(json.dumps({"window": self._trainer.prequential.state()}) + "\n")
+        return {arrays.name: arrays, settings.name: settings, PREQUENTIAL_FILE: window}
+
+    def _usable(self, example: RatedExample) -> bool:
+        return example.feature_layout == self._feature_layout and len(example.features) == 2 * self._feature_count
+
+
+def _thumb(example: RatedExample) -> Thumb:
+    return Thumb(
+        rollout_id=example.rollout_id,
+        rater=example.rater_id,
+        up=example.up,
+        features_F=np.frombuffer(example.features, dtype="<f2"),
+    )
+
+
+def _json_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

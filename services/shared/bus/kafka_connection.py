@@ -1,0 +1,108 @@
+"""How clients of Kafka are configured and made, the same for producers, consumers and administration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from services.shared.bus.interface import Place
+from services.shared.domain.errors import Unavailable
+from services.shared.settings.model import BusSettings
+
+BOOTSTRAP_TIMEOUT_MS = 2_000
+RECONNECT_BACKOFF_MAX_MS = 1_000
+"""The client's default of 30 s leaves it silent for long after Kafka is back."""
+RETRY_AFTER_S = 1.0
+RECORD_OVERHEAD_BYTES = 16_384
+"""Room for key, headers and framing above the largest event."""
+
+
+class KafkaConnection:
+    """Makes clients; knows the topics' prefix."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self.settings = settings
+
+    def full_name(self, topic: str) -> str:
+        """A page's name as Kafka knows it."""
+        return self.settings.topic_prefix + topic
+
+    def place(self, full_topic: str, partition: int) -> Place:
+        """A partition as the rooms know it."""
+        return Place(full_topic.removeprefix(self.settings.topic_prefix), partition)
+
+    def producer(self, client_id: str) -> KafkaProducer:
+        """Connects; blocks up to the bootstrap timeout, and raises Unavailable."""
+        ack_ms = int(self.settings.ack_timeout_s * 1000)
+        return self._make(
+            KafkaProducer,
+            client_id=client_id,
+            acks="all",
+            enable_idempotence=True,
+            # One event may take what a topic takes; a batch on the wire is bounded by the same figure.
+            max_request_size=self.settings.max_event_bytes + RECORD_OVERHEAD_BYTES,
+            # A request must be given up before its batch is, or the batch's fate stays unknown to the client.
+            request_timeout_ms=max(1, ack_ms * 6 // 10),
+            delivery_timeout_ms=ack_ms,
+            max_block_ms=max(1, min(ack_ms, BOOTSTRAP_TIMEOUT_MS)),
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+    def consumer(self, client_id: str, **options: Any) -> KafkaConsumer:
+        """Connects; blocks up to the bootstrap timeout, and raises Unavailable."""
+        return self._make(
+            KafkaConsumer,
+            client_id=client_id,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=2 * (self.settings.max_event_bytes + RECORD_OVERHEAD_BYTES),
+            metadata_max_age_ms=30_000,
+            metrics_enabled=False,
+            **options,
+        )
+
+    @contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        """Connects, and closes afterwards. Raises Unavailable."""
+        client = self._make(KafkaAdminClient, client_id="thumbloop-admin")
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def unavailable(self, doing: str, error: BaseException | None = None) -> Unavailable:
+        """The error for a Kafka that does not answer, with words on how to mend it."""
+        cause = f" ({type(error).__name__}: {error})" if error is not None else ""
+        return Unavailable(
+            f"Kafka at {self.settings.bootstrap_servers} does not answer: {doing} failed{cause}. "
+            "Start it, or set THUMBLOOP_BUS__BOOTSTRAP_SERVERS to where it is.",
+            reason="KAFKA_UNAVAILABLE",
+            retry_after=RETRY_AFTER_S,
+        )
+
+    def _make(self, kind: Any, **options: Any) -> Any:
+        """A client of a kind. A constructor that gives up leaves its network thread behind, so that is closed here."""
+        opened: list[KafkaNetClient] = []
+
+        def open_client(**configs: Any) -> KafkaNetClient:
+            opened.append(KafkaNetClient(**configs))
+            return opened[-1]
+
+        try:
+            return kind(
+                bootstrap_servers=self.settings.bootstrap_servers.split(","),
+                bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+                reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
+                kafka_client=open_client,
+                **options,
+            )
+        except (KafkaError, OSError) as error:
+            for client in opened:
+                client.close()
+            raise self.unavailable("connecting", error) from error

@@ -1,0 +1,213 @@
+"""The consumers' side of the bus. A reader belongs to one thread; it connects at its first use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    FencedInstanceIdError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from services.shared.bus.interface import Place, Record
+from services.shared.bus.kafka_connection import KafkaConnection
+from services.shared.domain.errors import Corrupt, Fenced, Unavailable
+
+CALL_TIMEOUT_MS = 5_000
+SILENCE_S = 2.0
+"""After so long without a record a reader asks whether Kafka is still there."""
+SESSION_TIMEOUT_MS = 10_000
+"""A member of a group that is gone for so long loses its partitions to the others."""
+CLOSE_TIMEOUT_MS = 2_000
+
+
+class _KafkaReader:
+    """What both readers share: a consumer made when it is needed, and made again after it failed to connect."""
+
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._connection = connection
+        self._consumer: Any = None
+        self._closed = False
+        self._heard_at = 0.0
+
+    def _make_consumer(self) -> Any:
+        raise NotImplementedError
+
+    def _open(self) -> Any:
+        """The consumer. Raises Unavailable."""
+        if self._closed:
+            raise Unavailable("This reader is closed.", reason="READER_CLOSED")
+        if self._consumer is None:
+            self._consumer = self._make_consumer()
+            self._heard_at = time.monotonic()
+        return self._consumer
+
+    @contextmanager
+    def _calling(self, doing: str) -> Iterator[Any]:
+        """The consumer; Kafka's errors become ours."""
+        consumer = self._open()
+        try:
+            yield consumer
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            raise Corrupt(
+                f"The log does not hold the offset that was asked for ({error}): records were removed before they were "
+                "read, or the log was replaced.",
+                reason="OFFSET_GONE",
+            ) from error
+        except FencedInstanceIdError as error:
+            raise Fenced(
+                "Another process joined the group under the same member id. Give each replica its own.",
+                reason="MEMBER_REPLACED",
+            ) from error
+        except KafkaError as error:
+            raise self._connection.unavailable(doing, error) from error
+
+    def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        """Next records. Raises Unavailable when there are none and Kafka does not answer."""
+        with self._calling("reading") as consumer:
+            batches = consumer.poll(timeout_ms=max(0, int(timeout_s * 1000)), max_records=max_records)
+            now = time.monotonic()
+            if batches:
+                self._heard_at = now
+            elif now - self._heard_at > SILENCE_S:
+                self._ask_for_a_sign_of_life(consumer)
+                self._heard_at = time.monotonic()
+        return [self._record(raw) for raws in batches.values() for raw in raws]
+
+    def _ask_for_a_sign_of_life(self, consumer: Any) -> None:
+        """kafka-python's poll returns nothing, silently and for ever, from a Kafka that is away."""
+        assigned = consumer.assignment()
+        if assigned:
+            consumer.end_offsets(list(assigned), timeout_ms=CALL_TIMEOUT_MS)
+
+    def _record(self, raw: Any) -> Record:
+        return Record(
+            place=self._connection.place(raw.topic, raw.partition),
+            offset=raw.offset,
+            key=(raw.key or b"").decode(errors="replace"),
+            value=raw.value or b"",
+            headers=dict(raw.headers),
+            timestamp=datetime.fromtimestamp(max(0, raw.timestamp) / 1000, UTC),
+        )
+
+    def close(self) -> None:
+        """Twice is once."""
+        self._closed = True
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+            self._consumer = None
+
+
+class KafkaLogReader(_KafkaReader):
+    """See `LogReader`."""
+
+    def __init__(self, connection: KafkaConnection, client_id: str) -> None:
+        super().__init__(connection)
+        self._client_id = client_id
+
+    def _make_consumer(self) -> Any:
+        return self._connection.consumer(
+            self._client_id, group_id=None, auto_offset_reset="none", request_timeout_ms=CALL_TIMEOUT_MS
+        )
+
+    def places(self, topic: str) -> Sequence[Place]:
+        """See `LogReader`."""
+        full = self._connection.full_name(topic)
+        with self._calling(f"listing the partitions of {topic}") as consumer:
+            known = consumer.topics()
+            partitions = consumer.partitions_for_topic(full) if full in known else set()
+        if not partitions:
+            raise Unavailable(
+                f"Kafka has no topic {full}. Create it: `thumbloop topics`.", reason="NO_TOPIC", retry_after=1.0
+            )
+        return [Place(topic, partition) for partition in sorted(partitions)]
+
+    def assign(self, positions: Mapping[Place, int]) -> None:
+        """See `LogReader`."""
+        with self._calling("assigning partitions") as consumer:
+            offsets = {self._partition(place): offset for place, offset in positions.items()}
+            consumer.assign(list(offsets))
+            for partition, offset in offsets.items():
+                consumer.seek(partition, offset)
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
+        """See `LogReader`."""
+        return self._poll(timeout_s, max_records)
+
+    def beginning_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
+        """See `LogReader`."""
+        with self._calling("asking for first offsets") as consumer:
+            found = consumer.beginning_offsets([self._partition(place) for place in places], CALL_TIMEOUT_MS)
+        return {self._connection.place(*partition): int(offset) for partition, offset in found.items()}
+
+    def end_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
+        """See `LogReader`."""
+        with self._calling("asking for last offsets") as consumer:
+            found = consumer.end_offsets([self._partition(place) for place in places], CALL_TIMEOUT_MS)
+        return {self._connection.place(*partition): int(offset) for partition, offset in found.items()}
+
+    def cluster_id(self) -> str:
+        """See `LogReader`."""
+        try:
+            with self._connection.admin() as admin:
+                return admin.describe_cluster().get("cluster_id") or ""
+        except KafkaError as error:
+            raise self._connection.unavailable("asking for the cluster's id", error) from error
+
+    def _partition(self, place: Place) -> TopicPartition:
+        return TopicPartition(self._connection.full_name(place.topic), place.partition)
+
+
+class KafkaGroupReader(_KafkaReader):
+    """See `GroupReader`."""
+
+    def __init__(self, connection: KafkaConnection, *, group: str, member_id: str, topic: str) -> None:
+        super().__init__(connection)
+        self._group = connection.full_name(group)
+        self._member_id = member_id
+        self._topic = topic
+
+    def _make_consumer(self) -> Any:
+        consumer = self._connection.consumer(
+            self._member_id,
+            group_id=self._group,
+            # Static membership: a member that comes back takes its own place at once, without a rebalance, and a
+            # broker that never drops dead members is not blocked by one.
+            group_instance_id=self._member_id,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+        )
+        consumer.subscribe([self._connection.full_name(self._topic)])
+        return consumer
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
+        """See `GroupReader`."""
+        return self._poll(timeout_s, max_records)
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """See `GroupReader`. Raises Unavailable when the group did not take it: the records will come again."""
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        for record in records:
+            partition = TopicPartition(self._connection.full_name(record.place.topic), record.place.partition)
+            known = offsets.get(partition)
+            if known is None or known.offset <= record.offset:
+                offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
+        if not offsets:
+            return
+        with self._calling("committing offsets") as consumer:
+            try:
+                consumer.commit(offsets, timeout_ms=CALL_TIMEOUT_MS)
+            except CommitFailedError as error:
+                raise Unavailable(
+                    "The group gave these partitions to another member before the commit; it will read them again.",
+                    reason="REBALANCED",
+                    retry_after=0.0,
+                ) from error

@@ -1,0 +1,117 @@
+"""What only a real broker can do to a publisher: refuse an event that the client let pass, and fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from services.embedded.brokers import Broker
+from services.shared.bus import open_bus
+from services.shared.bus.interface import OutgoingEvent
+from services.shared.bus.kafka_connection import KafkaConnection
+from services.shared.domain.errors import Busy, InvalidInput, Unavailable
+from services.shared.settings.model import BusSettings
+from tests.contract.bus.conftest import SPREAD
+from tests.support.brokers import SharedBroker
+from tests.support.reading import assign_all, read_count
+
+TOPIC = SPREAD.name
+
+
+def event(number: int, size: int = 10) -> OutgoingEvent:
+    return OutgoingEvent(topic=TOPIC, key=f"key-{number % 5}", value=f"{number}:".encode().ljust(size, b"x"))
+
+
+def test_an_event_that_the_broker_finds_too_large_harms_no_other(
+    bus_settings: BusSettings, broker: SharedBroker, request: pytest.FixtureRequest
+) -> None:
+    """MESSAGE_TOO_LARGE makes an idempotent producer fail for ever; the publisher must go on with another."""
+    if broker.embedded:
+        reason = "The embedded broker does not hold to max.message.bytes."
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    bus = open_bus(bus_settings)
+    bus.ensure_topics([replace(SPREAD, max_message_bytes=40_000)])
+    publisher = bus.publisher("writer")
+    sizes = {number: 60_000 if number % 20 == 7 else 10 for number in range(100)}
+    futures = {number: publisher.send(event(number, size)) for number, size in sizes.items()}
+    for number, future in futures.items():
+        if sizes[number] > 40_000:
+            with pytest.raises(InvalidInput) as caught:
+                future.result(timeout=20)
+            assert caught.value.reason == "EVENT_TOO_LARGE"
+        else:
+            assert future.result(timeout=20).value.startswith(f"{number}:".encode())
+    assert publisher.send(event(500)).result(timeout=10).value.startswith(b"500:")
+    reader = bus.log_reader("reader")
+    assign_all(reader, TOPIC)
+    values = {int(record.value.split(b":")[0]) for record in read_count(reader, 96)}
+    assert values == {number for number, size in sizes.items() if size == 10} | {500}
+    bus.close()
+
+
+def test_more_than_the_bound_in_flight_is_refused_at_once(own_broker: Broker) -> None:
+    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, max_in_flight=20, ack_timeout_s=2.0)
+    bus = open_bus(settings)
+    bus.ensure_topics([SPREAD])
+    publisher = bus.publisher("writer")
+    publisher.send(event(0)).result(timeout=10)
+    own_broker.stop()
+    futures = [publisher.send(event(number)) for number in range(30)]
+    errors = [future.exception(timeout=4) for future in futures]
+    assert [type(error) for error in errors] == [Unavailable] * 20 + [Busy] * 10
+    assert errors[-1].retry_after  # type: ignore[union-attr]
+    own_broker.start(60)
+    deadline = time.monotonic() + 30
+    while publisher.send(event(1)).exception(timeout=4) is not None:
+        assert time.monotonic() < deadline, "the places in the bound were not given back"
+    bus.close()
+
+
+async def test_someone_who_stops_waiting_takes_no_event_back(bus_settings: BusSettings) -> None:
+    bus = open_bus(bus_settings)
+    bus.ensure_topics([SPREAD])
+    publisher = bus.publisher("writer")
+    waiting = asyncio.create_task(publisher.publish(event(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (await publisher.publish(event(2))).value.startswith(b"2:")
+    reader = bus.log_reader("reader")
+    assign_all(reader, TOPIC)
+    assert {record.value[:2] for record in read_count(reader, 2)} == {b"1:", b"2:"}
+    bus.close()
+
+
+def test_the_event_loop_goes_on_while_the_broker_is_away() -> None:
+    bus = open_bus(BusSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_s=1.0))
+    publisher = bus.publisher("writer")
+
+    async def count_ticks_while_publishing() -> tuple[int, BaseException | None]:
+        waiting = asyncio.gather(publisher.publish(event(1)), return_exceptions=True)
+        ticks = 0
+        while not waiting.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        return ticks, (await waiting)[0]  # type: ignore[return-value]
+
+    ticks, error = asyncio.run(count_ticks_while_publishing())
+    assert isinstance(error, Unavailable)
+    assert "THUMBLOOP_BUS__BOOTSTRAP_SERVERS" in error.message
+    assert ticks > 30
+    publisher.close(0.1)
+
+
+def test_topics_get_the_settings_of_their_pages(bus_settings: BusSettings, broker: SharedBroker) -> None:
+    bus = open_bus(bus_settings)
+    bus.ensure_topics([SPREAD])
+    with KafkaConnection(bus_settings).admin() as admin:
+        name = bus_settings.topic_prefix + TOPIC
+        (topic,) = admin.describe_topics([name])
+        assert len(topic["partitions"]) == SPREAD.partitions
+        (dead,) = admin.describe_topics([name + "-dlq"])
+        assert len(dead["partitions"]) == 1
+    bus.close()

@@ -1,0 +1,116 @@
+"""A broker that goes away and comes back: nothing blocks, everybody is told, nothing acknowledged is missing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from services.shared.bus.interface import OutgoingEvent, Publisher, Record
+from services.shared.domain.errors import Unavailable
+from tests.contract.bus.conftest import ACK_TIMEOUT_S, SPREAD, Outage
+from tests.support.reading import assign_all, read_count
+
+TOPIC = SPREAD.name
+RECOVERY_S = 30.0
+
+
+def event(number: int) -> OutgoingEvent:
+    return OutgoingEvent(topic=TOPIC, key=f"key-{number}", value=str(number).encode())
+
+
+def test_sending_into_an_outage_fails_in_time_and_never_blocks(outage: Outage) -> None:
+    publisher = outage.bus.publisher("writer")
+    publisher.send(event(0)).result(timeout=10)
+    outage.stop()
+    started = time.monotonic()
+    futures = [publisher.send(event(number)) for number in range(1, 50)]
+    assert time.monotonic() - started < 0.2
+    for future in futures:
+        with pytest.raises(Unavailable):
+            future.result(timeout=ACK_TIMEOUT_S + 1)
+    assert time.monotonic() - started < ACK_TIMEOUT_S + 1
+    publisher.close(1)
+
+
+def test_a_publisher_made_during_an_outage_works_after_it(outage: Outage) -> None:
+    outage.stop()
+    started = time.monotonic()
+    publisher = outage.bus.publisher("early")
+    refused = publisher.send(event(0))
+    assert time.monotonic() - started < 0.5
+    with pytest.raises(Unavailable):
+        refused.result(timeout=ACK_TIMEOUT_S + 1)
+    outage.start()
+    assert send_until_acknowledged(publisher, event(1)).value == b"1"
+    publisher.close(5)
+
+
+def send_until_acknowledged(publisher: Publisher, outgoing: OutgoingEvent) -> Record:
+    """As a client does that sends again until it is told that the log has it."""
+    deadline = time.monotonic() + RECOVERY_S
+    while True:
+        try:
+            return publisher.send(outgoing).result(timeout=ACK_TIMEOUT_S + 1)
+        except Unavailable:
+            assert time.monotonic() < deadline, f"not acknowledged {RECOVERY_S} s after the broker came back"
+
+
+def test_nothing_acknowledged_is_missing_after_a_restart(outage: Outage) -> None:
+    publisher = outage.bus.publisher("writer")
+    before = [publisher.send(event(number)).result(timeout=10) for number in range(100)]
+    outage.stop()
+    lost = publisher.send(event(1000))
+    with pytest.raises(Unavailable):
+        lost.result(timeout=ACK_TIMEOUT_S + 1)
+    outage.start()
+    after = [send_until_acknowledged(publisher, event(number)) for number in range(100, 200)]
+    reader = outage.bus.log_reader("reader")
+    assign_all(reader, TOPIC)
+    read = {(record.place, record.offset): record.value for record in read_count(reader, 200, patient=True)}
+    for record in before + after:
+        assert read[record.place, record.offset] == record.value
+    reader.close()
+    publisher.close(5)
+
+
+def test_readers_are_told_of_an_outage_and_go_on_after_it(outage: Outage) -> None:
+    publisher = outage.bus.publisher("writer")
+    publisher.send(event(0)).result(timeout=10)
+    reader = outage.bus.log_reader("reader")
+    assign_all(reader, TOPIC)
+    group = outage.bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    assert len(read_count(reader, 1)) == 1
+    group.commit(read_count(group, 1))
+    outage.stop()
+    for each in (reader, group):
+        deadline = time.monotonic() + 25
+        with pytest.raises(Unavailable):
+            while time.monotonic() < deadline:
+                assert each.poll(0.5) == []
+    outage.start()
+    send_until_acknowledged(publisher, event(1))
+    assert [record.value for record in read_count(reader, 1, patient=True)] == [b"1"]
+    assert b"1" in {record.value for record in read_count(group, 1, patient=True)}
+    reader.close()
+    group.close()
+    publisher.close(5)
+
+
+def test_readers_opened_during_an_outage_work_after_it(outage: Outage) -> None:
+    outage.bus.publisher("writer").send(event(0)).result(timeout=10)
+    outage.stop()
+    reader = outage.bus.log_reader("reader")
+    group = outage.bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    with pytest.raises(Unavailable):
+        reader.places(TOPIC)
+    with pytest.raises(Unavailable):
+        group.poll(0.1)
+    with pytest.raises(Unavailable):
+        outage.bus.ensure_topics([SPREAD])
+    outage.start()
+    assert len(read_count(group, 1, patient=True)) == 1
+    assign_all(reader, TOPIC)
+    assert len(read_count(reader, 1, patient=True)) == 1
+    reader.close()
+    group.close()

@@ -1,0 +1,130 @@
+"""From rollouts to scores: each at least once, whatever is away, and nothing stops at an event that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.shared.bus.interface import OutgoingEvent
+from services.shared.contracts.topics import ROLLOUTS, dead_letter_topic
+from services.shared.domain.errors import Unavailable
+from services.shared.domain.reward_terms import total
+from services.shared.domain.rollout import FinishReason, Purpose
+from tests.support.facts import BASE_DIGEST, make_meta, make_rollout
+from tests.support.patience import eventually
+from tests.unit.reward.reward_world import CountingBase, RewardWorld, heads_that_like
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[RewardWorld]:
+    world = RewardWorld(folder=tmp_path)
+    yield world
+    world.stop()
+
+
+def test_scores_carry_version_log_probs_and_features(world: RewardWorld) -> None:
+    version = world.go_live()
+    world.send(make_rollout("r1", temperature=0.8), make_rollout("r2", temperature=0.0, purpose=Purpose.GATE))
+    world.consumer.start()
+    scores = {score.rollout_id: score for score in world.await_scores(2)}
+    first = scores["r1"]
+    assert first.reward_model_version == version
+    assert (first.mean, first.spread) == (0.5, 0.0)
+    assert len(first.reference_log_probs) == 4
+    assert len(first.features) == 2 * world.base.feature_count
+    assert first.feature_layout == world.base.feature_layout
+    assert first.base_model_digest == world.base.digest != BASE_DIGEST
+    assert first.temperature == pytest.approx(0.8)
+    assert scores["r2"].temperature == 1.0
+    assert eventually(lambda: world.committed() == 2)
+
+
+def test_empty_and_invisible_responses_are_scored_explicitly(world: RewardWorld) -> None:
+    world.go_live(heads=heads_that_like(0, world.base.feature_count))
+    empty = make_rollout("none", versions=(), text="", finish_reason=FinishReason.CANCELLED)
+    world.send(empty, make_rollout("blank", text=" \n"))
+    world.consumer.start()
+    scores = {score.rollout_id: score for score in world.await_scores(2)}
+    assert scores["none"].terms == (("validity", -1.0),)
+    assert scores["none"].features == b"" and scores["none"].mean == 0.0
+    blank = dict(scores["blank"].terms)
+    assert blank["validity"] == -1.0
+    assert total(scores["blank"].terms) == pytest.approx(blank["thumb"] + blank["spread"] - 1.0, abs=1e-6)
+
+
+def test_nothing_is_read_before_a_reward_model_is_live(world: RewardWorld) -> None:
+    world.send(make_rollout("r1"))
+    world.consumer.start()
+    eventually(lambda: world.consumer.running)
+    assert world.scores() == []
+    world.go_live()
+    assert eventually(world.scores)
+
+
+def test_what_cannot_be_read_goes_to_the_dead_letters_with_its_reason(world: RewardWorld) -> None:
+    world.go_live()
+    world.bus.append(OutgoingEvent(topic=ROLLOUTS, key="bad", value=b"\xff\xff no rollout"))
+    stranger = make_rollout("stranger")
+    world.send(replace(stranger, meta=make_meta("stranger", deployment="elsewhere")))
+    huge = make_rollout("huge")
+    world.send(replace(huge, response_token_ids=(2_000_000,) * len(huge.response_token_ids)))
+    world.send(make_rollout("good"))
+    world.consumer.start()
+    assert [score.rollout_id for score in eventually(world.scores)] == ["good"]
+    dead = [
+        record
+        for place, log in world.bus.logs.items()
+        if place.topic == dead_letter_topic(ROLLOUTS)
+        for record in log.records
+    ]
+    assert {record.key: record.headers["dlq-reason"] for record in dead} == {
+        "bad": b"NOT_PROTOBUF",
+        "stranger": b"OTHER_DEPLOYMENT",
+        "huge": b"UNKNOWN_TOKEN",
+    }
+    assert eventually(lambda: world.committed() == 4)
+
+
+def test_kafka_away_is_waited_out(world: RewardWorld) -> None:
+    world.go_live()
+    world.bus.go_away()
+    world.consumer.start()
+    world.bus.come_back()
+    world.send(make_rollout("r1"))
+    assert eventually(world.scores)
+    assert world.consumer.running
+
+
+def test_nothing_is_committed_before_the_scores_are_acknowledged(world: RewardWorld) -> None:
+    """Scores fail to be acknowledged twice; then they come, and only then the offsets move."""
+    world.go_live()
+    world.send(make_rollout("r1"))
+    appended = world.bus.append
+    seen: list[int] = []
+
+    def failing(event: OutgoingEvent) -> object:
+        seen.append(world.committed())
+        if len(seen) <= 2:
+            raise Unavailable("the broker fell over")
+        return appended(event)
+
+    world.bus.append = failing  # type: ignore[method-assign,assignment]
+    world.consumer.start()
+    assert eventually(world.scores)
+    assert eventually(lambda: world.committed() == 1)
+    assert seen == [0, 0, 0]
+    assert isinstance(world.base, CountingBase) and world.base.passes == [1]
+
+
+def test_a_fault_of_the_model_ends_the_thread_and_commits_nothing(world: RewardWorld) -> None:
+    world.go_live()
+    assert isinstance(world.base, CountingBase)
+    world.base.failure = ValueError("broken weights")
+    world.send(make_rollout("r1"))
+    world.consumer.start()
+    assert eventually(lambda: not world.consumer.running)
+    assert str(world.consumer.failure) == "broken weights"
+    assert world.committed() == 0
