@@ -65,7 +65,7 @@ def _convert(source: Path, target: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
     from transformers.utils.quantization_config import GgufConfig
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     config = GgufConfig(gguf_file=source.name, dequantize=True)  # Without dequantize saving fails.
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=config

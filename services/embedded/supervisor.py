@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.embedded.brokers import Broker, make_broker
-from services.embedded.process import ManagedProcess
-
 from services.embedded.plan import EmbeddedPlan
+from services.embedded.process import ManagedProcess
 from services.embedded.readiness import probes
 from services.shared.domain.errors import Unavailable
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.learner.state.thumb_to_token import ThumbDelays
+from services.learner.state.queries.thumb_to_token import ThumbTimes
 from services.shared.checkpoints import CheckpointStore
 from services.shared.store.database import Database
 from services.simulate.guard import load_calibration
@@ -111,9 +111,9 @@ def flow_figures(observed: Observed, missing: Sequence[str]) -> Figures:
     }
 
 
-def delay_figures(waited: ThumbDelays) -> Figures:
+def delay_figures(times: Sequence[ThumbTimes]) -> Figures:
     """Thumb-to-token of all thumbs; those that never got there count as 1e9."""
-    to_token, to_rm = quantiles(waited.to_token_s), quantiles(waited.to_rm_s)
+    to_token, to_rm = quantiles([t.to_token_s for t in times]), quantiles([t.to_reward_model_s for t in times])
     return {
         "thumb_to_token_p50_s": to_token.p50_s,
         "thumb_to_token_p99_s": to_token.p99_s,
@@ -123,9 +123,11 @@ def delay_figures(waited: ThumbDelays) -> Figures:
     }
 
 
-def quantiles(seconds: Sequence[float | None]) -> Delays:
-    """`delays`, where no thumb at all counts as never."""
-    return delays(seconds) if seconds else Delays(p50_s=NEVER_S, p99_s=NEVER_S, never_share=1.0, n=0)
+def quantiles(seconds: Sequence[float]) -> Delays:
+    """`delays`, where NEVER_S is without end, and no thumb at all counts as never."""
+    if not seconds:
+        return Delays(p50_s=NEVER_S, p99_s=NEVER_S, never_share=1.0, n=0)
+    return delays([None if value >= NEVER_S else value for value in seconds])
 
 
 def release_rows(policies: Sequence[PublishedPolicy], checkpoints: CheckpointStore) -> list[dict[str, object]]:

@@ -51,7 +51,7 @@ async def draw_held_out(
 
 
 async def _draw(
-    stub: generator_pb2_grpc.GeneratorServiceStub, prompt: str, temperature: float, max_tokens: int, tenant: str
+    stub: generator_pb2_grpc.GeneratorServiceAsyncStub, prompt: str, temperature: float, max_tokens: int, tenant: str
 ) -> HeldOutAnswer | None:
     """None: more than one version drew it."""
     request = generator_pb2.GenerateRequest(

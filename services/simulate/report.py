@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.embedded.plan import EmbeddedPlan
-from services.learner.state.thumb_to_token import thumb_delays
+from services.learner.state.queries.thumb_to_token import thumb_times
 from services.shared.checkpoints import CheckpointStore
+from services.shared.ids import utc_now
 from services.shared.store.database import open_database
 from services.simulate.counting import (
     Figures,
@@ -84,7 +85,7 @@ def write_report(
         policies = published_policies(database)
         missing = missing_feedback(observed, database)
         learned = learning_figures(observed, habits.taste, database, model_path)
-        delays = delay_figures(thumb_delays(database))
+        delays = delay_figures(thumb_times(database, now=utc_now()))
     finally:
         database.close()
     releases = release_rows(policies, CheckpointStore((plan.data_dir / "checkpoints").resolve().as_uri()))

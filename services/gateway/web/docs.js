@@ -31,6 +31,11 @@ function curl(method, path, operation, example) {
   return lines.join(" \\\n  ");
 }
 
+/** Text with `code` in it. */
+function Words({ text }) {
+  return (text ?? "").split("`").map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
+}
+
 function Fields({ description, schema }) {
   const required = new Set(schema.required ?? []);
   return html`
@@ -40,7 +45,7 @@ function Fields({ description, schema }) {
           ([name, field]) => html`<tr>
             <th scope="row"><code>${name}</code>${required.has(name) && html`<em>required</em>`}</th>
             <td>${typeWords(description, field)}</td>
-            <td>${field.description}</td>
+            <td><${Words} text=${field.description} /></td>
           </tr>`,
         )}
       </tbody>
@@ -57,14 +62,14 @@ function Operation({ description, method, path, operation }) {
     <section class="operation" id=${operation.operationId}>
       <h3><span class="method" data-method=${method}>${method.toUpperCase()}</span> <code>${path}</code></h3>
       <p class="summary">${operation.summary}</p>
-      <p>${operation.description}</p>
+      <p><${Words} text=${operation.description} /></p>
       <pre><code>${curl(method, path, operation, body?.example)}</code></pre>
       ${body && html`<h4>Body</h4><${Fields} description=${description} schema=${body} />`}
       ${answerSchema.properties && html`<h4>Answer</h4><${Fields} description=${description} schema=${answerSchema} />`}
       ${answer?.example && html`<h4>Answer</h4><pre><code>${JSON.stringify(answer.example, null, 2)}</code></pre>`}
       <h4>Statuses</h4>
       <ul>
-        ${Object.entries(operation.responses).map(([status, what]) => html`<li><code>${status}</code> ${what.description}</li>`)}
+        ${Object.entries(operation.responses).map(([status, what]) => html`<li><code>${status}</code> <${Words} text=${what.description} /></li>`)}
       </ul>
     </section>
   `;

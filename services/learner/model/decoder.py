@@ -63,3 +63,11 @@ def token_entropy(logits_RV: Tensor) -> Tensor:
     """Entropy in nats of each row's distribution."""
     logprobs_RV = functional.log_softmax(logits_RV, dim=-1)
     return -(logprobs_RV.exp() * logprobs_RV).sum(dim=-1)
+
+
+def token_kl(logits_RV: Tensor, reference_logits_RV: Tensor) -> Tensor:
+    """KL(policy to reference) of each row's whole distribution, in nats: exact, where one sampled token only estimates."""
+    logprobs_RV = functional.log_softmax(logits_RV, dim=-1)
+    with torch.no_grad():
+        reference_RV = functional.log_softmax(reference_logits_RV, dim=-1)
+    return (logprobs_RV.exp() * (logprobs_RV - reference_RV)).sum(dim=-1)

@@ -9,7 +9,7 @@ Shapes: `B` rollouts, `N` tokens of a pack, `R` response tokens, `D` hidden size
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +18,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from services.learner.model.decoder import Decoder, token_entropy, token_logprobs
-from services.learner.model.packing import TokenSequence, common_prefix, pack, split_into_packs
+from services.learner.model.decoder import Decoder, token_entropy, token_kl, token_logprobs
+from services.learner.model.packing import Pack, TokenSequence, common_prefix, pack, split_into_packs
 from services.learner.model.precision import trunk_dtype
 from services.learner.model.randomness import Randomness
 from services.learner.model.settings import LoraSettings, PolicyModelSettings
@@ -34,6 +34,8 @@ class PreparedBatch:
     prefix: int
     prefix_hidden_PD: Tensor
     rest_hidden_BND: tuple[Tensor, ...]
+    reference_final_BRD: tuple[Tensor, ...] = ()
+    """The reference's final hidden states where `with_reference` added them: its logits are one product away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,9 @@ class TokenOutputs:
     logprobs_R: Tensor
     """Of the tokens that were sampled, under logits divided by the rollout's temperature."""
     entropy_R: Tensor
-    """Of the distribution they were sampled from, in nats; never carries a gradient."""
+    """Of the distribution they were sampled from, in nats; never carries a gradient. Empty unless asked for."""
+    kl_R: Tensor
+    """KL(policy to reference) of that whole distribution, in nats. Empty unless the batch was prepared for it."""
     critic_RC: Tensor
     """Detached inputs of the value head."""
     lengths_B: tuple[int, ...]
@@ -110,19 +114,23 @@ class PolicyModel:
     def evaluate(self, batch: PreparedBatch, rows: Sequence[int], *, entropy: bool = False) -> TokenOutputs:
         """Log-probs of the current policy for the rollouts at these rows, in this order, in one pack.
 
-        Keeps the graph unless called under `torch.no_grad()`. Without `entropy` that field is empty.
+        Keeps the graph unless called under `torch.no_grad()`.
         """
-        members = [batch.sequences[row] for row in rows]
-        layout = pack(members, batch.prefix, self.device)
-        hidden_ND = torch.cat([batch.prefix_hidden_PD, *(batch.rest_hidden_BND[row] for row in rows)])
-        hidden_ND = self._decoder.run(hidden_ND, layout, self._first_adapted, self._decoder.layers)
-        final_RD = self._decoder.finish(hidden_ND[layout.predict_R])
+        layout = pack([batch.sequences[row] for row in rows], batch.prefix, self.device)
+        final_RD = self._final(batch, rows, layout)
         logits_RV = self._decoder.logits(final_RD, layout.temperature_R)
+        kl_R = logits_RV.new_empty(0)
+        if batch.reference_final_BRD:
+            with torch.no_grad():
+                reference_RD = torch.cat([batch.reference_final_BRD[row] for row in rows])
+                reference_RV = self._decoder.logits(reference_RD, layout.temperature_R)
+            kl_R = token_kl(logits_RV, reference_RV)
         with torch.no_grad():
             critic_RC = critic_inputs(final_RD, self._decoder.embed(layout.target_R), layout.lengths_B)
         return TokenOutputs(
             logprobs_R=token_logprobs(logits_RV, layout.target_R),
             entropy_R=token_entropy(logits_RV.detach()) if entropy else logits_RV.new_empty(0),
+            kl_R=kl_R,
             critic_RC=critic_RC,
             lengths_B=layout.lengths_B,
         )
@@ -136,9 +144,26 @@ class PolicyModel:
         return TokenOutputs(
             logprobs_R=torch.cat([part.logprobs_R for part in parts]),
             entropy_R=torch.cat([part.entropy_R for part in parts]),
+            kl_R=torch.cat([part.kl_R for part in parts]),
             critic_RC=torch.cat([part.critic_RC for part in parts]),
             lengths_B=tuple(length for part in parts for length in part.lengths_B),
         )
+
+    @torch.no_grad()
+    def with_reference(self, batch: PreparedBatch) -> PreparedBatch:
+        """The batch with the reference's final hidden states, after which `evaluate` gives the exact KL too."""
+        finals: list[Tensor] = []
+        with self.reference_policy():
+            for rows in self._packs(batch):
+                layout = pack([batch.sequences[row] for row in rows], batch.prefix, self.device)
+                finals.extend(torch.split(self._final(batch, rows, layout), list(layout.lengths_B)))
+        return replace(batch, reference_final_BRD=tuple(finals))
+
+    def _final(self, batch: PreparedBatch, rows: Sequence[int], layout: Pack) -> Tensor:
+        """Final hidden states before each response token, from the kept ones upward."""
+        hidden_ND = torch.cat([batch.prefix_hidden_PD, *(batch.rest_hidden_BND[row] for row in rows)])
+        hidden_ND = self._decoder.run(hidden_ND, layout, self._first_adapted, self._decoder.layers)
+        return self._decoder.finish(hidden_ND[layout.predict_R])
 
     def _packs(self, batch: PreparedBatch) -> Iterator[list[int]]:
         yield from split_into_packs(batch.sequences, batch.prefix, self.settings.pack_tokens)

@@ -40,12 +40,14 @@ def estimate(rewards_R: Tensor, values_R: Tensor, lengths: Sequence[int], gae_la
     return Advantages(advantages_R=advantages_R, returns_R=advantages_R + values_R)
 
 
-def whiten(advantages_R: Tensor, floor: float) -> Tensor:
-    """Subtract the mean over the whole update and divide by max(standard deviation, floor).
+def whiten(advantages_R: Tensor, floor: float) -> tuple[Tensor, float]:
+    """Subtract the mean over the whole update and divide by max(standard deviation, floor); return the divisor too.
 
-    The floor, in thumb units, keeps a batch in which little differs from being blown up to full size.
+    The floor, in thumb units, keeps a batch in which little differs from being blown up to full size. The divisor is
+    what one whitened unit is worth in thumb units.
     """
-    return (advantages_R - advantages_R.mean()) / advantages_R.std(correction=0).clamp_min(floor)
+    unit = max(float(advantages_R.std(correction=0)), floor)
+    return (advantages_R - advantages_R.mean()) / unit, unit
 
 
 def explained_variance(values_R: Tensor, returns_R: Tensor) -> float:

@@ -9,6 +9,9 @@ class KlSettings:
     """The price of leaving the reference policy."""
 
     kind: Literal["adaptive", "fixed"] = "fixed"
+    place: Literal["loss", "reward"] = "loss"
+    """`loss`: the exact KL of each token's distribution, differentiated; it has no sampling noise. `reward`: the sampled
+    token's log-ratio, taken off its reward, as in the first RLHF papers."""
     coefficient: float = 0.05
     """Thumb units per nat; where `adaptive` starts."""
     target_nats: float = 4.0

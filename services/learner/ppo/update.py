@@ -95,11 +95,14 @@ class PpoUpdate:
         prepared = self._model.prepare([rollout.sequence for rollout in batch.rollouts])
         proximal = self._model.evaluate_all(prepared)
         coefficient = self.kl_controller.coefficient
-        priced = token_rewards(proximal.logprobs_R, batch.rollouts, coefficient)
+        in_loss = self._settings.kl.place == "loss"
+        if in_loss:
+            prepared = self._model.with_reference(prepared)
+        priced = token_rewards(proximal.logprobs_R, batch.rollouts, 0.0 if in_loss else coefficient)
         values_R = self.critic.values(proximal.critic_RC)
         advantages, explained, trusted = self._advantages(priced, values_R, proximal.lengths_B)
-        whitened_R = whiten(advantages.advantages_R, self._settings.advantage_floor)
-        steps = self._descend(batch, prepared, proximal, whitened_R)
+        whitened_R, unit = whiten(advantages.advantages_R, self._settings.advantage_floor)
+        steps = self._descend(batch, prepared, proximal, whitened_R, coefficient / unit)
         value_loss = self.critic.fit(proximal.critic_RC, values_R, advantages.returns_R)
         kl = float(priced.kl_B.mean())
         self.kl_controller.observe(kl, len(rewards))
@@ -135,8 +138,15 @@ class PpoUpdate:
         mean_R = plain.returns_R.mean().expand_as(values_R)
         return Advantages(advantages_R=plain.returns_R - mean_R, returns_R=plain.returns_R), explained, False
 
-    def _descend(self, batch: PpoBatch, prepared: PreparedBatch, proximal: TokenOutputs, whitened_R: Tensor) -> _Steps:
-        """Clipped policy steps over shuffled minibatches."""
+    def _descend(
+        self,
+        batch: PpoBatch,
+        prepared: PreparedBatch,
+        proximal: TokenOutputs,
+        whitened_R: Tensor,
+        kl_weight: float,
+    ) -> _Steps:
+        """Clipped policy steps over shuffled minibatches; `kl_weight` is in whitened units per nat."""
         lengths = list(proximal.lengths_B)
         behaviour_R = whitened_R.new_tensor([value for r in batch.rollouts for value in r.behaviour_logprobs])
         by_row = [torch.split(tensor, lengths) for tensor in (proximal.logprobs_R, behaviour_R, whitened_R)]
@@ -155,7 +165,10 @@ class PpoUpdate:
                     clip=self._settings.clip,
                     cap=self._settings.behaviour_cap,
                 )
-                self._step(outcome.loss, steps)
+                loss = outcome.loss
+                if prepared.reference_final_BRD:
+                    loss = loss + kl_weight * current.kl_R.mean()
+                self._step(loss, steps)
                 steps.losses.append(outcome)
         return steps
 

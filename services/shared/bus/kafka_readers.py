@@ -156,11 +156,10 @@ class KafkaLogReader(_KafkaReader):
 
     def cluster_id(self) -> str:
         """See `LogReader`."""
-        try:
-            with self._connection.admin() as admin:
-                return admin.describe_cluster().get("cluster_id") or ""
-        except KafkaError as error:
-            raise self._connection.unavailable("asking for the cluster's id", error) from error
+        with self._calling("asking for the cluster's id") as consumer:
+            consumer.topics()
+            # The administration client's describe_cluster fails on brokers that answer in an older form.
+            return consumer._client.cluster.cluster_id or ""
 
     def _partition(self, place: Place) -> TopicPartition:
         return TopicPartition(self._connection.full_name(place.topic), place.partition)

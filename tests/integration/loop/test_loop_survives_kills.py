@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from services.embedded.supervisor import Supervisor
 from services.shared.store import tables
 from services.shared.store.database import Database, open_database
-from services.simulate.journal import read_thumbs
+from services.simulate.journal import Journal, read_thumbs
 from tests.support.loop import LearnerProbe, crowd_of, eventually
 
 ROOMS = ("gateway", "generator", "reward", "learner")
@@ -34,16 +34,7 @@ async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: S
     users = asyncio.create_task(crowd.run())
     await eventually(lambda: probe.published() >= 2, within_s=60, what="a first trained release")
     for room in ROOMS:
-        before = probe.published()
-        thumbs_before = journal.counts.thumbs_acknowledged
-        scripted_loop.kill(room)
-        await eventually(lambda: scripted_loop.restarts()[room] >= 1, within_s=20, what=f"{room} is started again")
-        await eventually(lambda: scripted_loop.is_ready(room), within_s=60, what=f"{room} is ready again")
-        await eventually(
-            lambda: probe.published() > before and journal.counts.thumbs_acknowledged > thumbs_before,
-            within_s=60,
-            what=f"the loop goes on after the kill of {room}",
-        )
+        await kill_and_go_on(scripted_loop, room, probe, journal)
     crowd.stop()
     await users
     journal.close()
@@ -55,6 +46,19 @@ async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: S
     with opened(tmp_path / "store.db") as database:
         assert_nothing_lost(database, acknowledged)
         assert_trained_at_most_once(database)
+
+
+async def kill_and_go_on(loop: Supervisor, room: str, probe: LearnerProbe, journal: Journal) -> None:
+    """One kill; returns when the room is ready again and the loop has released a policy since."""
+    releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
+    loop.kill(room)
+    await eventually(lambda: loop.restarts()[room] >= 1, within_s=20, what=f"{room} is started again")
+    await eventually(lambda: loop.is_ready(room), within_s=60, what=f"{room} is ready again")
+    await eventually(
+        lambda: probe.published() > releases and journal.counts.thumbs_acknowledged > thumbs,
+        within_s=60,
+        what=f"the loop goes on after the kill of {room}",
+    )
 
 
 @contextmanager

@@ -28,10 +28,12 @@ def test_inputs_are_left_alone() -> None:
 
 
 def test_whitening_is_over_the_whole_update_and_keeps_small_differences_small() -> None:
-    wide = whiten(torch.tensor([3.0, -1.0, 5.0, 1.0]), 0.3)
+    wide, unit = whiten(torch.tensor([3.0, -1.0, 5.0, 1.0]), 0.3)
     assert float(wide.mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(wide.std(correction=0)) == pytest.approx(1.0, abs=1e-6)
-    narrow = whiten(torch.tensor([1.03, 0.97]), 0.3)
+    assert unit == pytest.approx(5.0**0.5)
+    narrow, unit = whiten(torch.tensor([1.03, 0.97]), 0.3)
+    assert unit == 0.3
     torch.testing.assert_close(narrow, torch.tensor([0.1, -0.1]))
 
 

@@ -68,6 +68,24 @@ def test_entropy_is_of_the_tempered_distribution(model: PolicyModel) -> None:
     torch.testing.assert_close(got[len(SEQUENCES[0].response_ids)], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_exact_kl(model: PolicyModel) -> None:
+    """Against torch's own KL of the two sampling distributions, and zero where the adapter is off."""
+    prepared = model.with_reference(model.prepare(SEQUENCES))
+    sequence = SEQUENCES[1]
+    ids = torch.tensor([sequence.prompt_ids])
+    with torch.no_grad():
+        ours = model.network(input_ids=ids).logits[0, -1] / sequence.temperature
+        theirs = tiny_base()(input_ids=ids).logits[0, -1] / sequence.temperature
+        expected = torch.nn.functional.kl_div(
+            torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1), reduction="sum", log_target=True
+        )
+    got = model.evaluate(prepared, [1]).kl_R
+    assert got.requires_grad
+    torch.testing.assert_close(got[0], expected, atol=1e-6, rtol=1e-3)
+    with model.reference_policy():
+        torch.testing.assert_close(model.evaluate_all(prepared).kl_R, torch.zeros(11), atol=1e-6, rtol=0)
+
+
 def test_critic_sees_the_sum_of_earlier_answer_tokens_and_no_gradient(model: PolicyModel) -> None:
     got = model.evaluate(model.prepare(SEQUENCES), [0]).critic_RC
     assert not got.requires_grad

@@ -177,7 +177,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_feedback_id", ["tenant", "feedback_id", "accept_time"], unique=False)
         batch_op.create_index(
             "ix_feedback_slot",
-            ["tenant", "rollout_id", "rater_id", "kind", "revision", "retracted", "digest"],
+            ["tenant", "rollout_id", "rater_id", "kind", "revision", "retracted", "digest", "feedback_id"],
             unique=False,
         )
 
