@@ -80,7 +80,7 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return error_response(NotFound(f"No route {request.method} {request.url.path}. See /docs."))
+            return error_response(NotFound(f"No route {request.method} {request.url.path[:200]!a}. See /docs."))
         body = _body(f"{error.detail}. See /docs.", error.status_code, code=None)
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

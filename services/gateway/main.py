@@ -17,7 +17,7 @@ STOP_TIMEOUT_S = 2.0
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then ends running answers and returns. Raises Misconfigured."""
-    from services.shared.bus.kafka import open_bus
+    from services.shared.bus import open_bus
 
     configure(settings.deployment, "gateway")
     bus = open_bus(settings.bus)

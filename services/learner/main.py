@@ -97,7 +97,7 @@ async def _serve(settings: Settings) -> None:
         stack.enter_context(metrics.serve(settings.learner.host, settings.learner.metrics_port))
         ground = await asyncio.to_thread(_ground, settings, metrics, stack)
         topics = asyncio.create_task(_ensure_topics(ground.bus))
-        learner = await asyncio.to_thread(_make_learner, ground, loop, ending, stack)
+        learner = await asyncio.to_thread(make_learner, ground, loop, ending, stack)
         await learner.start()
         _log.info("learner_listens", port=learner.server.port, trainer=settings.learner.trainer)
         try:
@@ -131,7 +131,7 @@ def _ground(settings: Settings, metrics: Metrics, stack: ExitStack) -> Ground:
     )
 
 
-def _make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending, stack: ExitStack) -> Learner:
+def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending, stack: ExitStack) -> Learner:
     """Takes the lead, then builds what works under its epoch."""
     leadership = ground.leadership()
     epoch = leadership.take(timeout_s=_LEADERSHIP_S)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 
 from services.learner.ingest.ingest import Ingest
+from services.learner.ingest.store_feedback import store_feedback
+from services.learner.ingest.store_rollouts import store_rollouts
+from services.learner.ingest.store_scores import store_scores
 from services.learner.ports import Candidate
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
@@ -48,9 +53,25 @@ class ManualClock:
 
 
 def open_test_database(folder: Path, name: str = "store.db") -> Database:
-    database = open_database(f"sqlite:///{folder / name}")
-    migrate(database)
-    return database
+    """A store with all tables; one that is there already is opened as it is."""
+    path = folder / name
+    if not path.exists():
+        path.write_bytes(_empty_store())
+    return open_database(f"sqlite:///{path}")
+
+
+@cache
+def _empty_store() -> bytes:
+    """The file of a store that has just been migrated (migrating takes longer than most tests)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        database = open_database(f"sqlite:///{path}")
+        migrate(database)
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        return path.read_bytes()
 
 
 def counting_ids() -> Iterator[str]:
@@ -64,21 +85,27 @@ class LearnerStore:
         self.database = database
         self.clock = clock
         self.leases = Leases(database, clock=clock, holder="learner-0", ttl_s=10.0)
-        self.epoch = self.leases.take(LEADER) if take_lease else 1
+        if take_lease:
+            self.take_over(self.leases.take(LEADER))
+
+    def take_over(self, epoch: int) -> None:
+        """Works under this epoch from now on."""
+        self.epoch = epoch
         ids = counting_ids()
-        prefix = f"epoch{self.epoch}"
-        origin = Origin(deployment=DEPLOYMENT, tenant=TENANT, clock=clock, new_id=lambda: f"{prefix}-{next(ids)}")
+        origin = Origin(
+            deployment=DEPLOYMENT, tenant=TENANT, clock=self.clock, new_id=lambda: f"epoch{epoch}-{next(ids)}"
+        )
         self.experiences = SqlExperienceStore(
-            database,
-            clock=clock,
-            epoch=self.epoch,
+            self.database,
+            clock=self.clock,
+            epoch=epoch,
             max_staleness=2,
             unrated_wait_s=60.0,
             join_window_s=3600.0,
             claim_lease_s=600.0,
         )
-        self.candidates = SqlCandidates(database, clock=clock, epoch=self.epoch)
-        self.commits = ReleaseCommits(database, origin=origin, epoch=self.epoch)
+        self.candidates = SqlCandidates(self.database, clock=self.clock, epoch=epoch)
+        self.commits = ReleaseCommits(self.database, origin=origin, epoch=epoch)
 
     def candidate(
         self,
@@ -145,10 +172,6 @@ def make_ingest(
 
 def ingest_facts(database: Database, clock: ManualClock, facts: list[Fact]) -> None:
     """Writes facts to a store as ingest would, without a log."""
-    from services.learner.ingest.store_feedback import store_feedback
-    from services.learner.ingest.store_rollouts import store_rollouts
-    from services.learner.ingest.store_scores import store_scores
-
     with database.write() as connection:
         store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])
         store_scores(connection, [fact for fact in facts if isinstance(fact, Score)])

@@ -35,7 +35,8 @@ def write_adapter(folder: Path, model_dir: Path, *, seed: int, size: float, rank
 
 def plain_model(model_dir: Path, release: Path) -> Any:
     """The policy of a release as an ordinary transformers model in float32, merged by a few lines of its own."""
-    model = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32)
+    model.eval()
     if (release / "adapter.safetensors").exists():
         tensors = load_file(str(release / "adapter.safetensors"))
         scale = json.loads((release / "adapter.json").read_text())["scale"]

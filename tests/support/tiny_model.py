@@ -7,12 +7,14 @@ code path that the real model takes works on it. `build_tiny_model(folder)` is w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIAL = END_OF_TEXT, TURN_START, TURN_END = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""In the order of their ids, which begin at 0."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -53,9 +55,9 @@ def build_tiny_model(
         max_position_embeddings=context,
         initializer_range=0.2,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.convert_tokens_to_ids(TURN_START),
-        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        bos_token_id=SPECIAL.index(TURN_START),
+        eos_token_id=SPECIAL.index(TURN_END),
+        pad_token_id=SPECIAL.index(TURN_END),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,19 +66,20 @@ def build_tiny_model(
     return folder
 
 
-def _tokenizer(context: int) -> PreTrainedTokenizerFast:
+def _tokenizer(context: int) -> Any:
     """Byte-level BPE: every text can be encoded, and some tokens are parts of characters, as in real models."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    return make(
         tokenizer_object=core,
         bos_token=TURN_START,
         eos_token=TURN_END,

@@ -67,7 +67,7 @@ def parse_request(body: ChatBody, limits: ChatLimits) -> ChatRequest:
         choices=_at_most(body.n or 1, limits.max_choices, "n"),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        user=_utf8(body.user or body.safety_identifier or "", "user"),
+        user=body.user or body.safety_identifier or "",
         conversation_id=_conversation_id(body),
         recorded=body.store is not False,
     )

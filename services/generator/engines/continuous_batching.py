@@ -1,6 +1,6 @@
-"""Transformers' continuous batching as an engine: one decode loop in a thread, paged KV cache, fp32 on a CPU by default.
+"""Transformers' continuous batching as an engine: one decode loop in a thread, a paged KV cache, fp32 by default.
 
-What this adds to the library: tokens are drawn and stamped by `token_sampler` inside the step, so that spans are exact;
+What this adds to the library: tokens are drawn and stamped by `token_sampler` in the step, so that spans are exact;
 requests are checked before they reach the loop, because an exception there ends all of them; the cache is as large as
 what may run at a time, so that nothing is ever evicted (an evicted response would be computed again, by other weights);
 blocks are never shared between requests, because a shared prefix would outlive a flip; cancelled requests get an end.
@@ -47,6 +47,7 @@ from services.shared.domain.rollout import FinishReason, KvHistory
 
 PAGE_TOKENS: Final = 32
 MAX_STAGED: Final = 2
+KV_BYTES: Final = 512 * 2**20
 STOP_TIMEOUT_S: Final = 10.0
 WATCH_INTERVAL_S: Final = 1.0
 Dtype = Literal["float32", "bfloat16"]
@@ -67,7 +68,11 @@ class _Staged:
 
 
 class ContinuousBatchingEngine:
-    """See `Engine`. `max_batch_tokens` bounds a step, so a long prompt is read in parts between others' tokens."""
+    """See `Engine`.
+
+    `max_batch_tokens` bounds a step, so a long prompt is read in parts between others' tokens. `kv_bytes` bounds the KV
+    cache; it holds one longest response in any case, and no more than `max_running` of them.
+    """
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class ContinuousBatchingEngine:
         max_running: int = 16,
         context_tokens: int = 2048,
         max_batch_tokens: int = 256,
+        kv_bytes: int = KV_BYTES,
     ) -> None:
         self._model_dir = model_dir
         self._device = torch.device(device)
@@ -86,6 +92,7 @@ class ContinuousBatchingEngine:
         self._max_running = max_running
         self._max_batch_tokens = max(max_batch_tokens, max_running)
         self._asked_context_tokens = context_tokens
+        self._kv_bytes = kv_bytes
         self._sampler = TokenSampler(clock=clock, version=lambda: self._live)
         self._running: dict[str, _Running] = {}
         self._staged: dict[str, _Staged] = {}
@@ -126,7 +133,7 @@ class ContinuousBatchingEngine:
 
     def _load(self) -> None:
         self._base_model_digest = base_model_digest(self._model_dir)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(self._model_dir), dtype=getattr(torch, self._dtype), attn_implementation="sdpa"
         )
         model = model.to(self._device).eval().requires_grad_(False)
@@ -158,6 +165,7 @@ class ContinuousBatchingEngine:
 
     def _declare(self, config: Any) -> EngineCapabilities:
         context_tokens = min(self._asked_context_tokens, int(config.max_position_embeddings))
+        affordable = self._kv_bytes // _kv_bytes_a_token(config, getattr(torch, self._dtype))
         return EngineCapabilities(
             engine="continuous-batching",
             resident_versions=1,
@@ -165,7 +173,7 @@ class ContinuousBatchingEngine:
             raw_log_probs=True,
             context_tokens=context_tokens,
             max_running=self._max_running,
-            kv_tokens=context_tokens * self._max_running,
+            kv_tokens=max(context_tokens, min(affordable, context_tokens * self._max_running)),
         )
 
     async def drain(self, timeout_s: float) -> None:
@@ -292,9 +300,16 @@ class ContinuousBatchingEngine:
 
     async def _watch_loop(self) -> None:
         """Ends what would wait for ever where the decode loop has died."""
-        while self._manager.is_running():
+        while self._manager.is_running():  # noqa: ASYNC110 (a thread of the library, which tells nobody)
             await asyncio.sleep(WATCH_INTERVAL_S)
         cause = self._manager.background_thread_status.fatal_error
         self._failure = f"the decode loop has ended: {cause!r}"
         for request_id in tuple(self._running):
             self._end(request_id, EngineFinished(reason=FinishReason.ERROR, message=self._failure))
+
+
+def _kv_bytes_a_token(config: Any, dtype: torch.dtype) -> int:
+    """Keys and values of one position over all layers."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * int(config.num_hidden_layers) * int(heads) * int(head) * dtype.itemsize

@@ -1,9 +1,10 @@
 """The contract of an engine: what draws tokens from the live version of the policy.
 
-Vocabulary. A *version* is a release that the engine holds. `stage` reads one from a folder beside the live one, `verify`
-says whether it can be served, `flip` makes it live *between two decode steps*: no running response is refused, cut or
-started again. Each token carries its *stamp*: the version that drew it. A running response's *KV cache* (keys and values
-of its earlier positions) may be kept at a flip, or computed again; `EngineCapabilities.kv_at_flip` says which.
+Vocabulary. A *version* is a release that the engine holds. `stage` reads one from a folder beside the live one,
+`verify` says whether it can be served, `flip` makes it live *between two decode steps*: no running response is refused,
+cut or started again. Each token carries its *stamp*: the version that drew it. A running response's *KV cache* (keys
+and values of its earlier positions) may be kept at a flip, or computed again; `EngineCapabilities.kv_at_flip` says
+which.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Final, Protocol
 
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import FinishReason, KvHistory, Sampling, VersionSpan
-
 
 LEAST_TEMPERATURE: Final = 0.01
 

@@ -1,4 +1,4 @@
-"""From a release's folder to weights that can be exchanged: W = W0 + scale * B @ A, in float32, off the serving thread."""
+"""From a release's folder to weights that can be exchanged: W0 + scale * B @ A, in float32, beside the serving."""
 
 from __future__ import annotations
 

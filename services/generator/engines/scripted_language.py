@@ -1,8 +1,8 @@
 """What the scripted engine says: a small vocabulary and, for each version, a true distribution over it.
 
 Token ids below 256 are bytes and 256 ends a response (`services.shared.domain.scripted_language`); the words of this
-vocabulary follow. The next token's distribution is a categorical over all V = len(WORDS) + 1 of them, fixed by (version,
-previous token), so whoever knows a rollout's ids and spans can compute every log-prob again.
+vocabulary follow. The next token's distribution is a categorical over all V = len(WORDS) + 1 of them, fixed by
+(version, previous token), so whoever knows a rollout's ids and spans can compute every log-prob again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from services.shared.domain.scripted_language import END_TOKEN
 from services.shared.domain.scripted_language import decode as decode_bytes
 from services.shared.domain.scripted_language import encode as encode_bytes
 
-WORDS: Final = tuple(
-    " you your I we they it is are was can will may like know think see say make take give the a this that my our one two "
-    "good warm bright small old new day sea rice star dog song road rain and or but so if then , . ! ? yes no here there "
-    "today often never always naïve ☕ 👍".split(" ")
-)
+_TEXT: Final = """
+you your I we they it is are was can will may like know think see say make take give the a this that my our one two
+good warm bright small old new day sea rice star dog song road rain and or but so if then , . ! ? yes no here there
+today often never always naïve ☕ 👍
+"""
+WORDS: Final = ("", *_TEXT.split())
 """A word carries the space before it; the first is the empty word, so that some tokens have no text."""
 
 FIRST_WORD: Final = END_TOKEN + 1
@@ -42,6 +43,7 @@ class ScriptedTokenizer:
 
     tokenizer_digest = hashlib.sha256(repr((WORDS, END_TOKEN)).encode()).hexdigest()
     template_digest = hashlib.sha256(b"{role}: {content}\\n").hexdigest()
+    control_texts: tuple[str, ...] = ()
 
     def render(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """A line a turn."""
@@ -59,8 +61,10 @@ class ScriptedTokenizer:
 
 
 @lru_cache(maxsize=4096)
-def logits_V(version: str, previous_token: int) -> tuple[float, ...]:
-    """Raw logits over `TOKENS`. A version's bias is the same at every position, so versions differ in what they like."""
+def logits_V(  # noqa: N802 (V names the shape)
+    version: str, previous_token: int
+) -> tuple[float, ...]:
+    """Raw logits over `TOKENS`. A version's bias is the same everywhere, so versions differ in what they like."""
     context = Random(f"context {previous_token}")
     bias = Random(f"version {version}")
     values = [context.gauss(0.0, 1.0) + bias.gauss(0.0, 1.0) for _ in TOKENS]
@@ -69,7 +73,7 @@ def logits_V(version: str, previous_token: int) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=16384)
-def log_probs_V(
+def log_probs_V(  # noqa: N802 (V names the shape)
     version: str, previous_token: int, temperature: float, top_k: int, top_p: float
 ) -> tuple[float, ...]:
     """Log-probs over `TOKENS` after temperature, top-k and top-p, as `services.generator.engines.interface` says.

@@ -1,8 +1,8 @@
 """A linear layer whose weight can be exchanged between two decode steps.
 
-A weight is *prepared* once, off the serving thread: cast, moved to the device and, on a CPU, laid out in oneDNN's blocked
-order (the batches of decoding are so small that the plain layout runs at half the speed). Exchanging it afterwards is
-the assignment of a reference. Shapes: x [..., in], weight [out, in], result [..., out].
+A weight is *prepared* once, off the serving thread: cast, moved to the device and, on a CPU, laid out in oneDNN's
+blocked order (the batches of decoding are so small that the plain layout runs at half the speed). Exchanging it
+afterwards is the assignment of a reference. Shapes: x [..., in], weight [out, in], result [..., out].
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ServedLinear(nn.Module):
 
 def _packing_works(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this CPU multiply by blocked weights, and rightly."""
-    if not torch.backends.mkldnn.is_available():
+    if not cast(bool, torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return False
     x, weight = torch.ones(2, 16, dtype=dtype), torch.eye(16, dtype=dtype)
     try:

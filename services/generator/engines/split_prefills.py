@@ -1,8 +1,8 @@
 """What a flip does to prompts that were read in part.
 
-A step has a bounded number of tokens, so a prompt may be read over several steps. Were the weights exchanged in between,
-its cache would hold two versions before its first token was drawn, which no version span can tell. Such a prompt is
-read again from its start; nothing of it was shown to anybody yet.
+A step has a bounded number of tokens, so a prompt may be read over several steps. Were the weights exchanged in
+between, its cache would hold two versions before its first token was drawn, which no version span can tell. Such a
+prompt is read again from its start; nothing of it was shown to anybody yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draws the tokens of a decode step, each request by its own sampling parameters, and stamps them.
 
-It runs inside the decode step as continuous batching's only logits processor, and leaves scores in which the drawn token
-is the likeliest, so that the loop's arg-max takes it. Drawing here rather than there means: any mix of parameters (a
+It runs inside the decode step as continuous batching's only logits processor, and leaves scores in which the drawn
+token is the likeliest, so that the loop's arg-max takes it. Drawing here rather than there means: any mix of parameters (a
 temperature of 0 too) costs one pass and cannot raise; filters cost only the rows that ask for them; seeds are per
 request; log-probs are kept before and after the filters; and the version is stamped where the token is drawn.
 
@@ -38,7 +38,7 @@ class Trace:
             self.random = torch.Generator().manual_seed(sampling.seed % 2**63)
 
 
-class TokenSampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
+class TokenSampler(ContinuousBatchingLogitsProcessor):
     """One an engine. `traces` may be changed from another thread; the rest belongs to the serving thread."""
 
     supported_kwargs: dict[str, type] = {}  # noqa: RUF012 (read by the library)
@@ -137,9 +137,7 @@ def _filter(scaled_RV: Tensor, samplings: list[Sampling]) -> Tensor:
     ordered_RV, order_RV = scaled_RV.sort(dim=-1, descending=True, stable=True)
     keep = [1 if sampling.temperature == 0 else min(sampling.top_k or vocabulary, vocabulary) for sampling in samplings]
     rank_V = torch.arange(vocabulary, device=scaled_RV.device)
-    ordered_RV = ordered_RV.masked_fill(
-        rank_V >= torch.tensor(keep, device=scaled_RV.device)[:, None], -float("inf")
-    )
+    ordered_RV = ordered_RV.masked_fill(rank_V >= torch.tensor(keep, device=scaled_RV.device)[:, None], -float("inf"))
     probability_RV = ordered_RV.softmax(dim=-1)
     mass_before_RV = probability_RV.cumsum(dim=-1) - probability_RV
     top_p_R1 = torch.tensor([sampling.top_p for sampling in samplings], device=scaled_RV.device)[:, None]

@@ -13,6 +13,10 @@ from services.shared.store.tables import experiences, feedback, feedback_slots
 from services.shared.store.upsert import chunks, upsert
 
 
+_FROM_EVENTS = [column for column in feedback.columns if column.name not in ("quarantine_reason", "reject_reason")]
+"""What a row owes to events; the rest is the learner's own, and stays as it is."""
+
+
 def store_feedback(connection: Connection, arrived: Sequence[Feedback]) -> None:
     """Adds what is new and decides the touched slots again. Sending the same again changes nothing."""
     merged: dict[tuple[str, ...], Row] = {}
@@ -57,7 +61,7 @@ def _stored(connection: Connection, keys: Sequence[tuple[str, ...]]) -> dict[tup
     columns = [feedback.c[name] for name in IDENTITY]
     found: dict[tuple[str, ...], Row] = {}
     for some in chunks(keys, 100):
-        for row in connection.execute(select(feedback).where(tuple_(*columns).in_(some))).mappings():
+        for row in connection.execute(select(*_FROM_EVENTS).where(tuple_(*columns).in_(some))).mappings():
             found[tuple(row[name] for name in IDENTITY)] = dict(row)
     return found
 

@@ -12,8 +12,8 @@ class RewardTrainingSettings:
     middle_weights: tuple[float, ...] = (0.1, 0.3)
     """How much the middle layers' features count beside the token embeddings', likewise chosen. With few thumbs the
     embeddings alone find more; a taste that is not about words needs the layers."""
-    min_thumbs_of_each_sign: int = 3
-    """Below this nothing is fitted: the heads stay at zero."""
+    min_thumbs_of_each_sign: int = 5
+    """Below this nothing is fitted: the heads stay at zero, predict nothing and so are not tested."""
     max_rater_share: float = 0.2
     """No rater's thumbs weigh more than this share of all, where there are raters enough."""
     prequential_window: int = 200

@@ -1,8 +1,8 @@
 """Reads a LoRA adapter (Hu et al., arXiv:2106.09685) from a release's folder.
 
 `adapter.safetensors` holds `{module}.lora_A` [r, in] and `{module}.lora_B` [out, r] in float32 for each adapted linear
-module, named as in the base model; `adapter.json` holds `{"format": 1, "rank", "alpha", "scale", "modules"}`. The policy
-is the base with `W + scale * lora_B @ lora_A` in those modules. A folder without `adapter.safetensors` is the base model.
+module, named as in the base model; `adapter.json` holds `{"format": 1, "rank", "alpha", "scale", "modules"}`. The
+policy is the base with `W + scale * lora_B @ lora_A` in those modules. A folder without both files is the base model.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _check_pair(module: str, pair: LoraPair, rank: int) -> None:
     a, b = pair.a, pair.b
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[1] != rank:
         raise Corrupt(
-            f"{module}: lora_A {a.shape} and lora_B {b.shape} do not fit rank {rank}; they must be [r, in] and [out, r].",
+            f"{module}: lora_A {a.shape} and lora_B {b.shape} do not fit rank {rank} as [r, in], [out, r].",
             reason="ADAPTER_LAYOUT",
         )
     if a.dtype != np.float32 or b.dtype != np.float32:

@@ -39,6 +39,8 @@ def configure(deployment: DeploymentSettings, room: str, stream: TextIO | None =
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # It warns whenever one of its own steps takes a tenth of a second, as it does on any busy machine.
+    logging.getLogger("kafka.net.selector").setLevel(max(level, logging.ERROR))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -15,7 +15,6 @@ from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.domain.errors import Busy, InvalidInput, Unavailable
 from services.shared.settings.model import BusSettings
 from tests.contract.bus.conftest import SPREAD
-from tests.support.brokers import SharedBroker
 from tests.support.reading import assign_all, read_count
 
 TOPIC = SPREAD.name
@@ -25,13 +24,8 @@ def event(number: int, size: int = 10) -> OutgoingEvent:
     return OutgoingEvent(topic=TOPIC, key=f"key-{number % 5}", value=f"{number}:".encode().ljust(size, b"x"))
 
 
-def test_an_event_that_the_broker_finds_too_large_harms_no_other(
-    bus_settings: BusSettings, broker: SharedBroker, request: pytest.FixtureRequest
-) -> None:
+def test_an_event_that_the_broker_finds_too_large_harms_no_other(bus_settings: BusSettings) -> None:
     """MESSAGE_TOO_LARGE makes an idempotent producer fail for ever; the publisher must go on with another."""
-    if broker.embedded:
-        reason = "The embedded broker does not hold to max.message.bytes."
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     bus = open_bus(bus_settings)
     bus.ensure_topics([replace(SPREAD, max_message_bytes=40_000)])
     publisher = bus.publisher("writer")
@@ -105,7 +99,7 @@ def test_the_event_loop_goes_on_while_the_broker_is_away() -> None:
     publisher.close(0.1)
 
 
-def test_topics_get_the_settings_of_their_pages(bus_settings: BusSettings, broker: SharedBroker) -> None:
+def test_topics_get_the_partitions_of_their_pages(bus_settings: BusSettings) -> None:
     bus = open_bus(bus_settings)
     bus.ensure_topics([SPREAD])
     with KafkaConnection(bus_settings).admin() as admin:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from services.generator.engines.interface import EngineToken, spans_of
+from services.generator.engines.interface import EngineEvent, EngineFinished, EngineToken, spans_of
 from services.shared.domain.errors import FailedPrecondition, InvalidInput, Unavailable
 from services.shared.domain.rollout import FinishReason, KvHistory, Sampling
 from tests.contract.engines.cases import EngineCase, collect, plain, request, split
@@ -59,7 +60,7 @@ async def test_a_flip_in_the_middle_of_answers_cuts_none_and_every_log_prob_can_
         streams = [case.engine.submit(request(f"a{attempt}-{i}", plain(200))) for i in range(6)]
         heads: list[list[EngineToken]] = []
         for stream in streams:
-            heads.append([event async for _, event in _take(stream, 5) if isinstance(event, EngineToken)])
+            heads.append([event for event in await _take(stream, 5) if isinstance(event, EngineToken)])
         await asyncio.to_thread(case.go_live, second)
         for head, stream in zip(heads, streams, strict=True):
             rest = [event async for event in stream] if len(head) == 5 else []
@@ -84,13 +85,12 @@ async def test_a_flip_in_the_middle_of_answers_cuts_none_and_every_log_prob_can_
     pytest.fail(f"only {crossed} answers crossed a flip")
 
 
-async def _take(stream, count):  # type: ignore[no-untyped-def]
-    index = 0
-    async for event in stream:
-        yield index, event
-        index += 1
-        if index == count:
-            return
+async def _take(stream: AsyncIterator[EngineEvent], count: int) -> list[EngineEvent]:
+    """The first events, at most `count`; the stream can be read on."""
+    taken: list[EngineEvent] = []
+    while len(taken) < count and not (taken and isinstance(taken[-1], EngineFinished)):
+        taken.append(await anext(stream))
+    return taken
 
 
 async def test_flips_under_load_lose_nothing(case: EngineCase) -> None:
@@ -122,7 +122,7 @@ async def test_cancelling_ends_one_request_alone(case: EngineCase) -> None:
     asked = [request(f"r{i}", plain(300, seed=i + 50)) for i in range(3)]
     gone = case.engine.submit(asked[0])
     others = [asyncio.create_task(collect(case.engine, one)) for one in asked[1:]]
-    seen = [event async for _, event in _take(gone, 2)]
+    seen = await _take(gone, 2)
     case.engine.cancel("r0")
     tokens, finished = split([*seen, *[event async for event in gone]])
     assert finished.reason is FinishReason.CANCELLED

@@ -74,9 +74,7 @@ GOOD = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
         (b'{"model": 1, "messages": []}', "model", "invalid_input", "string"),
     ],
 )
-async def test_bad_bodies(
-    client: httpx.AsyncClient, content: bytes, param: str | None, code: str, words: str
-) -> None:
+async def test_bad_bodies(client: httpx.AsyncClient, content: bytes, param: str | None, code: str, words: str) -> None:
     error = check(await client.post("/chat", content=content, headers=JSON), 400, param, code)
     assert error["type"] == "invalid_request_error" and words in error["message"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ def test_a_key_is_made_once_and_is_private(tmp_path: Path) -> None:
     path = folder / "rater-pseudonym.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert os.listdir(folder) == [path.name], "no temporary file is left"
+    assert list(folder.iterdir()) == [path], "no temporary file is left"
 
 
 def test_uses_share_no_secret(tmp_path: Path) -> None:

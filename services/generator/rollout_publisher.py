@@ -1,0 +1,123 @@
+"""Makes rollouts safe: acknowledged by Kafka, or, when Kafka is late, on this machine's disk until it is back.
+
+A response's stream ends only after `record` returned. While Kafka is known to be away, rollouts go to disk at once, so
+that users do not wait for a time-out each; a task sends what is on disk until none is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import Future
+from typing import Final
+
+from services.generator.rollout_queue import RolloutQueue
+from services.shared.bus.interface import OutgoingEvent, Publisher, Record
+from services.shared.contracts.topics import ROLLOUTS
+from services.shared.domain.errors import Busy, InvalidInput, Unavailable
+from services.shared.telemetry.log import get_logger
+from services.shared.telemetry.metrics import Metrics
+
+BATCH: Final = 100
+RETRY_S: Final = 0.5
+_log = get_logger()
+
+
+class RolloutPublisher:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self, *, publisher: Publisher, queue: RolloutQueue, ack_timeout_s: float, max_queued: int, metrics: Metrics
+    ) -> None:
+        self._publisher = publisher
+        self._queue = queue
+        self._ack_timeout_s = ack_timeout_s
+        self._max_queued = max_queued
+        self._metrics = metrics
+        self._queued = asyncio.Event()
+        self._away = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the queue is being drained. Until `stop` it must be."""
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> None:
+        """Begins to send what an earlier run left on disk."""
+        self._queued.set()
+        self._task = asyncio.create_task(self._drain_loop(), name="rollout queue")
+
+    async def stop(self) -> None:
+        """Ends sending; what is on disk stays there. Twice is once."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def check_room(self, expected: int) -> None:
+        """Raises Unavailable unless `expected` more rollouts would fit on disk."""
+        if self._queue.count + expected > self._max_queued:
+            raise Unavailable(
+                f"{self._queue.count} rollouts wait on disk for Kafka, and no more may. Mend Kafka, or raise "
+                "generator.rollout_queue_max.",
+                reason="ROLLOUT_QUEUE_FULL",
+                retry_after=RETRY_S * 4,
+            )
+
+    async def record(self, rollout_id: str, event: bytes) -> None:
+        """Returns when the rollout is safe. Raises only where the disk fails too."""
+        if not self._away:
+            try:
+                await self._acknowledged(rollout_id, event)
+                return
+            except InvalidInput as error:
+                _log.error("rollout_refused", rollout_id=rollout_id, reason=error.reason, message=error.message)
+                await asyncio.to_thread(self._queue.put, rollout_id, event, refused_reason=error.reason)
+                return
+            except (TimeoutError, Busy, Unavailable) as error:
+                self._away = True
+                _log.warning("kafka_away", rollout_id=rollout_id, cause=repr(error))
+        await asyncio.to_thread(self._queue.put, rollout_id, event)
+        self._note_count()
+        self._queued.set()
+
+    async def _acknowledged(self, rollout_id: str, event: bytes) -> None:
+        sent = self._publisher.send(OutgoingEvent(topic=ROLLOUTS, key=rollout_id, value=event))
+        # The event may still arrive after the time-out: it is not called back, and arriving twice does no harm.
+        sent.add_done_callback(_retrieve)
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sent)), self._ack_timeout_s)
+
+    async def _drain_loop(self) -> None:
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            while batch := await asyncio.to_thread(self._queue.oldest, BATCH):
+                if not await self._send_batch(batch):
+                    await asyncio.sleep(RETRY_S)
+            self._away = False
+
+    async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
+        """Whether Kafka took all of it; what it took leaves the disk."""
+        results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
+        done = [name for (name, _), result in zip(batch, results, strict=True) if result is None]
+        for (name, _), result in zip(batch, results, strict=True):
+            if isinstance(result, InvalidInput):
+                _log.error("rollout_refused", rollout_id=name, reason=result.reason, message=result.message)
+                await asyncio.to_thread(self._queue.refuse, name, result.reason)
+            elif result is not None and not isinstance(result, (TimeoutError, Busy, Unavailable)):
+                raise result
+        await asyncio.to_thread(self._queue.remove, done)
+        self._note_count()
+        if done:
+            self._away = False
+            _log.info("rollouts_drained", sent=len(done), waiting=self._queue.count)
+        return all(result is None or isinstance(result, InvalidInput) for result in results)
+
+    def _note_count(self) -> None:
+        self._metrics.set("thumbloop_generator_queued_rollouts", self._queue.count)
+
+
+def _retrieve(sent: Future[Record]) -> None:
+    """Takes a late failure, which was answered by the time-out already."""
+    with contextlib.suppress(BaseException):
+        sent.exception()
