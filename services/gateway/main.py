@@ -6,19 +6,20 @@ import asyncio
 import signal
 
 from services.gateway.wiring import Gateway, build
+from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.settings import Settings
 from services.shared.telemetry.log import configure, get_logger
 
 DRAIN_TIMEOUT_S = 30.0
 """How long running answers may take to end after SIGTERM."""
-STOP_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 8.0
+"""How long other requests may take to end: a little more than the log's acknowledgement."""
+FLUSH_TIMEOUT_S = 2.0
 
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then ends running answers and returns. Raises Misconfigured."""
-    from services.shared.bus import open_bus
-
     configure(settings.deployment, "gateway")
     bus = open_bus(settings.bus)
     try:
@@ -53,7 +54,7 @@ async def _shut_down(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.to_thread(gateway.publisher.close, STOP_TIMEOUT_S)
+    await asyncio.to_thread(gateway.publisher.close, FLUSH_TIMEOUT_S)
     for channel in gateway.channels:
         await channel.close()
     get_logger().info("gateway_stopped", all_answers_ended=ended)

@@ -142,8 +142,9 @@ class ContinuousBatchingEngine:
         self._release_weights = ReleaseWeights(self._model_dir, self._linears)
         end = model.generation_config.eos_token_id
         self._end_tokens = frozenset([end] if isinstance(end, int) else end or ())
+        make_config: Any = GenerationConfig
         self._manager = model.init_continuous_batching(
-            generation_config=GenerationConfig(do_sample=False, eos_token_id=sorted(self._end_tokens) or -1),
+            generation_config=make_config(do_sample=False, eos_token_id=sorted(self._end_tokens) or -1),
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=PAGE_TOKENS,
                 # A page more for each that may run: a response's last page is rarely full.

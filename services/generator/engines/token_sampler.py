@@ -1,8 +1,8 @@
 """Draws the tokens of a decode step, each request by its own sampling parameters, and stamps them.
 
 It runs inside the decode step as continuous batching's only logits processor, and leaves scores in which the drawn
-token is the likeliest, so that the loop's arg-max takes it. Drawing here rather than there means: any mix of parameters (a
-temperature of 0 too) costs one pass and cannot raise; filters cost only the rows that ask for them; seeds are per
+token is the likeliest, so that the loop's arg-max takes it. Drawing here rather than there means: any mix of parameters
+(a temperature of 0 too) costs one pass and cannot raise; filters cost only the rows that ask for them; seeds are per
 request; log-probs are kept before and after the filters; and the version is stamped where the token is drawn.
 
 Shapes: `N` requests of the step, `V` vocabulary.
@@ -73,7 +73,10 @@ class TokenSampler(ContinuousBatchingLogitsProcessor):
         return torch.zeros(len(self._step), dtype=torch.int32)
 
     def __call__(self, scores: Tensor, tensor_arg: Tensor) -> Tensor:
-        """Raw logits [N, V] in; scores [N, V] out whose greatest value marks each row's token."""
+        """Raw logits in, scores whose greatest value marks each row's token out. Rows past the step's requests are
+        prompts that are not read to their end yet; there may be no others."""
+        if not self._step:
+            return scores
         traces = [trace or _NOBODY for trace in self._step]
         drawn_N, log_prob_N, raw_N = draw_tokens(
             scores[: len(traces)], [trace.sampling for trace in traces], [trace.random for trace in traces]

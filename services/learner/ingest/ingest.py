@@ -67,6 +67,8 @@ class Ingest:
         self._thread: threading.Thread | None = None
         self.failure: BaseException | None = None
         """Why it stopped by itself; None: it did not."""
+        self.waiting = False
+        """Its last turn found Kafka, or its partitions, in other hands."""
 
     def start(self) -> None:
         """Begins to read. Kafka need not be there yet."""
@@ -151,8 +153,10 @@ class Ingest:
             while not self._stopping.is_set():
                 try:
                     self.step()
+                    self.waiting = False
                 except (Unavailable, Busy, Fenced) as error:
                     _log.warning("ingest_waits", reason=error.reason, error=error.message)
+                    self.waiting = True
                     self.forget()
                     self._stopping.wait(RETRY_S)
             self._positions.give_back(self._held.values())

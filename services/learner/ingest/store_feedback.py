@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, and_, exists, select, tuple_
+from sqlalchemy import Connection, and_, exists, select
 
 from services.learner.state.rows import Row
-from services.learner.state.statements import IDENTITY, SLOT, feedback_row, identity, merge, slot_row
+from services.learner.state.statements import SLOT, feedback_row, merging_insert, slot_row
 from services.shared.domain.feedback import Feedback, FeedbackKind
 from services.shared.store.tables import experiences, feedback, feedback_slots
-from services.shared.store.upsert import chunks, upsert
-
-
-_FROM_EVENTS = [column for column in feedback.columns if column.name not in ("quarantine_reason", "reject_reason")]
-"""What a row owes to events; the rest is the learner's own, and stays as it is."""
+from services.shared.store.upsert import insert_into, upsert
 
 
 def store_feedback(connection: Connection, arrived: Sequence[Feedback]) -> None:
     """Adds what is new and decides the touched slots again. Sending the same again changes nothing."""
-    merged: dict[tuple[str, ...], Row] = {}
-    for item in arrived:
-        row = feedback_row(item)
-        key = identity(row)
-        merged[key] = merge(merged[key], row) if key in merged else row
-    for key, stored in _stored(connection, list(merged)).items():
-        merged[key] = merge(stored, merged[key])
-    rows = list(merged.values())
-    changing = [name for name in rows[0] if name not in IDENTITY] if rows else []
-    upsert(connection, feedback, rows, update=changing)
+    rows = [feedback_row(item) for item in arrived]
+    if rows:
+        connection.execute(merging_insert(insert_into(connection, feedback)), rows)
     slots = sorted({tuple(row[name] for name in SLOT) for row in rows})
     upsert(
         connection,
@@ -54,16 +43,6 @@ def mark_rated(connection: Connection, rollout_ids: Iterable[tuple[str, str]]) -
         rated = bool(connection.scalar(select(thumb)))
         rows.append({"rollout_id": rollout_id, "tenant": tenant, "rated": rated, "state": "open"})
     upsert(connection, experiences, rows, update=("rated",))
-
-
-def _stored(connection: Connection, keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Row]:
-    """The rows of these identities that are there."""
-    columns = [feedback.c[name] for name in IDENTITY]
-    found: dict[tuple[str, ...], Row] = {}
-    for some in chunks(keys, 100):
-        for row in connection.execute(select(*_FROM_EVENTS).where(tuple_(*columns).in_(some))).mappings():
-            found[tuple(row[name] for name in IDENTITY)] = dict(row)
-    return found
 
 
 def _decide(connection: Connection, slot: tuple[str, ...]) -> Row:

@@ -58,7 +58,6 @@ def token_logprobs(logits_RV: Tensor, target_R: Tensor) -> Tensor:
     return -functional.cross_entropy(logits_RV, target_R, reduction="none")
 
 
-@torch.no_grad()
 def token_entropy(logits_RV: Tensor) -> Tensor:
     """Entropy in nats of each row's distribution."""
     logprobs_RV = functional.log_softmax(logits_RV, dim=-1)

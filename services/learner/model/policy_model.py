@@ -129,7 +129,7 @@ class PolicyModel:
             critic_RC = critic_inputs(final_RD, self._decoder.embed(layout.target_R), layout.lengths_B)
         return TokenOutputs(
             logprobs_R=token_logprobs(logits_RV, layout.target_R),
-            entropy_R=token_entropy(logits_RV.detach()) if entropy else logits_RV.new_empty(0),
+            entropy_R=token_entropy(logits_RV) if entropy else logits_RV.new_empty(0),
             kl_R=kl_R,
             critic_RC=critic_RC,
             lengths_B=layout.lengths_B,

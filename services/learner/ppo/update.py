@@ -36,7 +36,8 @@ class UpdateReport:
     reward_sd: float
     reward_terms: Mapping[str, float]
     kl_per_answer: float = 0.0
-    """Mean over the answers of the sum of log(proximal / reference)."""
+    """Mean over the answers of KL(proximal to reference) summed over the tokens: exact in each state where the KL stands
+    in the loss, else the sampled log-ratios."""
     kl_coefficient: float = 0.0
     entropy_per_token: float = 0.0
     explained_variance: float = 0.0
@@ -93,18 +94,18 @@ class PpoUpdate:
                 reward_terms=mean_terms(batch.rollouts),
             )
         prepared = self._model.prepare([rollout.sequence for rollout in batch.rollouts])
-        proximal = self._model.evaluate_all(prepared)
-        coefficient = self.kl_controller.coefficient
         in_loss = self._settings.kl.place == "loss"
         if in_loss:
             prepared = self._model.with_reference(prepared)
+        proximal = self._model.evaluate_all(prepared)
+        coefficient = self.kl_controller.coefficient
         priced = token_rewards(proximal.logprobs_R, batch.rollouts, 0.0 if in_loss else coefficient)
         values_R = self.critic.values(proximal.critic_RC)
         advantages, explained, trusted = self._advantages(priced, values_R, proximal.lengths_B)
         whitened_R, unit = whiten(advantages.advantages_R, self._settings.advantage_floor)
         steps = self._descend(batch, prepared, proximal, whitened_R, coefficient / unit)
         value_loss = self.critic.fit(proximal.critic_RC, values_R, advantages.returns_R)
-        kl = float(priced.kl_B.mean())
+        kl = float(proximal.kl_R.sum()) / len(rewards) if in_loss else float(priced.kl_B.mean())
         self.kl_controller.observe(kl, len(rewards))
         return UpdateReport(
             rollouts=len(rewards),
@@ -156,7 +157,7 @@ class PpoUpdate:
             for start in range(0, len(order), self._settings.minibatch_rollouts):
                 rows = order[start : start + self._settings.minibatch_rollouts]
                 proximal_R, behaviour_M, advantages_R = (torch.cat([parts[row] for row in rows]) for parts in by_row)
-                current = self._model.evaluate(prepared, rows)
+                current = self._model.evaluate(prepared, rows, entropy=self._settings.entropy_coefficient > 0)
                 outcome = policy_loss(
                     current.logprobs_R,
                     proximal_R,
@@ -168,6 +169,8 @@ class PpoUpdate:
                 loss = outcome.loss
                 if prepared.reference_final_BRD:
                     loss = loss + kl_weight * current.kl_R.mean()
+                if self._settings.entropy_coefficient > 0:
+                    loss = loss - self._settings.entropy_coefficient * current.entropy_R.mean()
                 self._step(loss, steps)
                 steps.losses.append(outcome)
         return steps

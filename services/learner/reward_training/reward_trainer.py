@@ -48,4 +48,10 @@ class RewardTrainer:
             seen.extend(chunk)
             heads = train_heads(table(seen, self._settings.max_rater_share), self._settings)
         tested = self.prequential.report()
-        return RewardCycle(heads=heads, thumbs=len(seen), tested=tested, no_skill=why_no_skill(tested, self._settings))
+        ups = sum(thumb.up for thumb in seen)
+        return RewardCycle(
+            heads=heads,
+            thumbs=len(seen),
+            tested=tested,
+            no_skill=why_no_skill(tested, ups, len(seen) - ups, self._settings),
+        )

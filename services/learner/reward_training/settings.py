@@ -22,4 +22,4 @@ class RewardTrainingSettings:
     skill_auroc: float = 0.6
     """PPO waits until the lower 95% bound of the prequential AUROC is above this ..."""
     skill_thumbs_of_each_sign: int = 10
-    """... and this many thumbs of each sign are in the window."""
+    """... and it was trained on this many thumbs of each sign."""

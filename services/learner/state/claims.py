@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select, update
 
 from services.learner.ports import Experience, RatedExample
 from services.learner.state.ancestry import distances
@@ -48,23 +49,16 @@ class SqlExperienceStore:
         """See the port."""
         with self._database.read() as connection:
             fresh = distances(connection, policy_version, most=self._max_staleness)
-            query = select(func.count()).select_from(experiences).where(self._ready(), _drawn_by_only(fresh))
+            free = or_(experiences.c.state == "open", and_(experiences.c.state == "claimed", self._is_void()))
+            query = select(func.count()).select_from(experiences).where(free, self._ready(), _drawn_by_only(fresh))
             return int(connection.scalar(query) or 0)
 
     def claim(self, *, limit: int, policy_version: str, reward_model_version: str) -> list[Experience]:
         """See the port."""
         with fenced_write(self._database, self._epoch) as connection:
             fresh = distances(connection, policy_version, most=self._max_staleness)
-            self._mark_stale(connection, fresh)
-            query = (
-                select(experiences.c.rollout_id)
-                .where(self._ready(), _drawn_by_only(fresh))
-                .order_by(experiences.c.end_time, experiences.c.rollout_id)
-                .limit(limit)
-            )
-            rollout_ids = list(connection.scalars(self._skip_locked(query)))
-            until = self._clock() + self._lease
-            move(connection, rollout_ids, state="claimed", claim_epoch=self._epoch, lease_until=until)
+            self._void(connection)
+            rollout_ids = self._take(connection, limit, fresh)
             return read_experiences(
                 connection,
                 rollout_ids,
@@ -91,26 +85,46 @@ class SqlExperienceStore:
             mine = and_(experiences.c.state == "claimed", experiences.c.claim_epoch == self._epoch)
             move(connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None)
 
+    def _take(self, connection: Connection, limit: int, fresh: dict[str, int]) -> list[str]:
+        """Walks what is ready, oldest first: claims what is fresh, marks what is not (a rollback reopens it).
+
+        Every experience met leaves the open ones, so however many there are, each is looked at once.
+        """
+        is_fresh = _drawn_by_only(fresh).label("is_fresh")
+        ready = select(experiences.c.rollout_id, is_fresh).where(experiences.c.state == "open", self._ready())
+        oldest = ready.order_by(experiences.c.end_time, experiences.c.rollout_id)
+        until = self._clock() + self._lease
+        taken: list[str] = []
+        while len(taken) < limit:
+            found = connection.execute(self._skip_locked(oldest.limit(limit - len(taken)))).all()
+            if not found:
+                break
+            stale = [row.rollout_id for row in found if not row.is_fresh]
+            move(connection, stale, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
+            mine = [row.rollout_id for row in found if row.is_fresh]
+            move(connection, mine, state="claimed", claim_epoch=self._epoch, lease_until=until)
+            taken += mine
+        return taken
+
+    def _void(self, connection: Connection) -> None:
+        """Claims that no longer count are open again."""
+        query = update(experiences).where(experiences.c.state == "claimed", self._is_void())
+        connection.execute(query.values(state="open", claim_epoch=None, lease_until=None))
+
+    def _is_void(self) -> ColumnElement[bool]:
+        return or_(experiences.c.claim_epoch < self._epoch, experiences.c.lease_until < self._clock())
+
     def _ready(self) -> ColumnElement[bool]:
-        """Scored, fit, and rated or old enough; not claimed by anyone whose claim counts."""
-        now = self._clock()
-        void = or_(experiences.c.claim_epoch < self._epoch, experiences.c.lease_until < now)
+        """Scored, fit, and rated or old enough; whether it is open is another question."""
         return and_(
-            or_(experiences.c.state == "open", and_(experiences.c.state == "claimed", void)),
             experiences.c.eligible.is_(True),
             experiences.c.scored.is_(True),
-            or_(experiences.c.rated.is_(True), experiences.c.end_time <= now - self._unrated_wait),
+            or_(experiences.c.rated.is_(True), experiences.c.end_time <= self._clock() - self._unrated_wait),
         )
 
-    def _mark_stale(self, connection: Connection, fresh: dict[str, int]) -> None:
-        """What is ready but drawn by versions too far away will never be fresh again (a rollback reopens it)."""
-        query = select(experiences.c.rollout_id).where(self._ready(), ~_drawn_by_only(fresh))
-        rollout_ids = list(connection.scalars(self._skip_locked(query)))
-        move(connection, rollout_ids, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
-
-    def _skip_locked(self, query: Select[str]) -> Select[str]:
+    def _skip_locked(self, query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
         """Several learners claim side by side where the database can lock rows; SQLite has one writer anyway."""
-        return query.with_for_update(skip_locked=True) if self._database.is_postgresql else query
+        return query.with_for_update(skip_locked=True, of=experiences) if self._database.is_postgresql else query
 
 
 def _drawn_by_only(fresh: dict[str, int]) -> ColumnElement[bool]:

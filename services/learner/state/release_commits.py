@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, select, tuple_, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from services.learner.ports import Candidate, ReleaseRow, Verdict
 from services.learner.state.candidates import read_live
@@ -173,14 +173,15 @@ def _use_rows(connection: Connection, candidate: Candidate) -> list[Row]:
 
 def _said(connection: Connection, tenants: Mapping[str, str], feedback_ids: frozenset[str]) -> dict[str, list[str]]:
     """Feedback of these rollouts, as far as it is among `feedback_ids`."""
-    keys = [(tenant, rollout_id) for rollout_id, tenant in tenants.items()]
-    query = select(feedback.c.rollout_id, feedback.c.feedback_id).where(
-        tuple_(feedback.c.tenant, feedback.c.rollout_id).in_(keys)
-    )
     found: dict[str, set[str]] = {}
-    for row in connection.execute(query):
-        if row.feedback_id in feedback_ids:
-            found.setdefault(row.rollout_id, set()).add(row.feedback_id)
+    for tenant in set(tenants.values()):
+        rollout_ids = [rollout_id for rollout_id, owner in tenants.items() if owner == tenant]
+        query = select(feedback.c.rollout_id, feedback.c.feedback_id).where(
+            feedback.c.tenant == tenant, feedback.c.rollout_id.in_(rollout_ids)
+        )
+        for row in connection.execute(query):
+            if row.feedback_id in feedback_ids:
+                found.setdefault(row.rollout_id, set()).add(row.feedback_id)
     return {rollout_id: sorted(ids) for rollout_id, ids in found.items()}
 
 

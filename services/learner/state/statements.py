@@ -11,8 +11,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from sqlalchemy import case, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
 from services.learner.state.rows import Row, meta_columns
 from services.shared.domain.feedback import Feedback, Thumb
+from services.shared.store.tables import feedback
 
 SLOT = ("tenant", "rollout_id", "rater_id", "kind")
 """Columns that name a slot."""
@@ -20,7 +24,19 @@ SLOT = ("tenant", "rollout_id", "rater_id", "kind")
 IDENTITY = (*SLOT, "feedback_id")
 """Columns that name a row of `feedback`: an id means something within its slot alone, so nobody can touch another's."""
 
-_STATEMENT = ("retracted", "digest", "body")
+_STRONGEST = ("retracted", "digest", "body")
+
+_FIRST = (
+    "revision",
+    "accept_time",
+    "prompt_id",
+    "token_key_id",
+    "event_id",
+    "deployment",
+    "event_time",
+    "schema_version",
+    "traceparent",
+)
 
 
 def feedback_row(item: Feedback) -> Row:
@@ -40,16 +56,14 @@ def feedback_row(item: Feedback) -> Row:
     }
 
 
-def identity(row: Row) -> tuple[str, ...]:
-    """The primary key of a row of `feedback`."""
-    return tuple(row[name] for name in IDENTITY)
-
-
-def merge(one: Row, other: Row) -> Row:
-    """Two rows of one identity become one."""
-    first, second = sorted((one, other), key=lambda row: (row["accept_time"], row["event_id"]))
-    strongest = max((first, second), key=lambda row: (row["retracted"], row["digest"]))
-    return first | {name: strongest[name] for name in _STATEMENT}
+def merging_insert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
+    """INSERT of rows of `feedback` that merges each with the row of its identity, by the first two rules above."""
+    new, old = insert.excluded, feedback.c
+    earlier = tuple_(new.accept_time, new.event_id) < tuple_(old.accept_time, old.event_id)
+    stronger = tuple_(new.retracted, new.digest) > tuple_(old.retracted, old.digest)
+    merged = {name: case((earlier, new[name]), else_=old[name]) for name in _FIRST}
+    merged |= {name: case((stronger, new[name]), else_=old[name]) for name in _STRONGEST}
+    return insert.on_conflict_do_update(index_elements=list(IDENTITY), set_=merged)
 
 
 def slot_row(holder: Any) -> Row:

@@ -34,6 +34,7 @@ class Cycle:
         self._pacing = pacing
         self._board = board
         self._idle_s = idle_s
+        self._reward_went_last = False
 
     def turn(self) -> bool:
         """One look. True: something was done, so another look is worth while at once. Raises Stopped."""
@@ -43,15 +44,19 @@ class Cycle:
         reward_model, policy = self._reward.sync(), self._policy.sync()
         if reward_model is None or policy is None:
             return self._wait("no release is live yet", Phase.WAITING)
-        if self._reward.due():
+        lacking = self._policy.lacking(policy)
+        # Thumbs may come faster than they are learned from: the policy has its turn all the same.
+        turn_of_reward = lacking or not self._reward_went_last
+        if turn_of_reward and self._reward.due(before_update=not lacking):
+            self._reward_went_last = True
             return self._reward.run(reward_model)
-        return self._policy_turn(policy, reward_model)
+        self._reward_went_last = False
+        return self._policy_turn(policy, reward_model, lacking)
 
-    def _policy_turn(self, policy: ReleaseRow, reward_model: ReleaseRow) -> bool:
+    def _policy_turn(self, policy: ReleaseRow, reward_model: ReleaseRow, lacking: str) -> bool:
         no_skill = self._no_skill()
         if no_skill:
             return self._wait(f"the reward model has not proved skill: {no_skill}", Phase.WAITING)
-        lacking = self._policy.lacking(policy)
         if lacking:
             return self._wait(lacking, Phase.WAITING)
         self._board.tell(waiting_reason="")

@@ -32,6 +32,7 @@ class HeadsLearner:
         self._trainer = RewardTrainer(settings)
         self._heads = RewardHeads.zero(feature_count)
         self._seen: frozenset[str] = frozenset()
+        self._ups = self._downs = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -43,6 +44,7 @@ class HeadsLearner:
         self._trainer = RewardTrainer(self._settings)
         self._heads = RewardHeads.zero(self._feature_count)
         self._seen = frozenset()
+        self._ups = self._downs = 0
 
     def restore(self, folder: Path, seen_feedback_ids: Sequence[str]) -> None:
         """Becomes a release written by `save`."""
@@ -52,6 +54,7 @@ class HeadsLearner:
         self._heads = load_heads(folder)
         self._trainer = trainer
         self._seen = frozenset(seen_feedback_ids)
+        self._ups, self._downs = int(record["ups"]), int(record["downs"])
 
     def unseen(self, examples: Sequence[RatedExample]) -> int:
         """How many of these thumbs it has not been trained on."""
@@ -69,7 +72,8 @@ class HeadsLearner:
             return None
         self._heads = cycle.heads
         self._seen = frozenset(example.feedback_id for example in usable)
-        ups = sum(example.up for example in usable)
+        self._ups = sum(example.up for example in usable)
+        self._downs = len(usable) - self._ups
         return RewardUpdate(
             rollout_ids=tuple(dict.fromkeys(example.rollout_id for example in usable)),
             feedback_ids=tuple(example.feedback_id for example in usable),
@@ -79,13 +83,13 @@ class HeadsLearner:
                 "ece": cycle.tested.ece,
                 "thumbs": float(len(usable)),
                 "thumbs_new": float(len(new)),
-                "thumbs_up_rate": ups / len(usable),
+                "thumbs_up_rate": self._ups / len(usable),
             },
         )
 
     def no_skill(self) -> str:
         """Why PPO must wait; empty where the heads have proved skill."""
-        return why_no_skill(self._trainer.prequential.report(), self._settings)
+        return why_no_skill(self._trainer.prequential.report(), self._ups, self._downs, self._settings)
 
     def tested(self) -> tuple[float, float] | None:
         """Prequential AUROC and its lower 95% bound; None before both signs were met."""
@@ -93,11 +97,12 @@ class HeadsLearner:
         return (report.auroc, report.auroc_low95) if report.thumbs_up and report.thumbs_down else None
 
     def save(self, folder: Path) -> Mapping[str, Path]:
-        """Heads for whoever scores, the prequential window for whoever goes on training."""
+        """Heads for whoever scores, the prequential record for whoever goes on training."""
         arrays, settings = save_heads(self._heads, folder)
         window = folder / PREQUENTIAL_FILE
         window.parent.mkdir()
-        window.write_text(json.dumps({"window": self._trainer.prequential.state()}) + "\n")
+        record = {"window": self._trainer.prequential.state(), "ups": self._ups, "downs": self._downs}
+        window.write_text(json.dumps(record) + "\n")
         return {arrays.name: arrays, settings.name: settings, PREQUENTIAL_FILE: window}
 
     def _usable(self, example: RatedExample) -> bool:

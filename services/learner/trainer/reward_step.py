@@ -52,9 +52,12 @@ class RewardStep:
             self._tell()
         return self._held
 
-    def due(self) -> bool:
-        """Enough thumbs have come since the last training, and since the last one that had nothing to learn from."""
-        threshold = self._pace.min_new_thumbs + self._fruitless_at
+    def due(self, *, before_update: bool) -> bool:
+        """Enough thumbs have come since the last training, and since the last one that had nothing to learn from.
+
+        `before_update`: the policy is about to learn, so that a single new thumb is enough.
+        """
+        threshold = (1 if before_update else self._pace.min_new_thumbs) + self._fruitless_at
         # The newest alone: whatever is unseen is among them, and features are heavy.
         newest = self._store.rated_examples(limit=max(2 * threshold, 32))
         return self._learner.unseen(newest) >= threshold

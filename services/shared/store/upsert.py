@@ -21,7 +21,7 @@ CHUNK = 500
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], update: Sequence[str]) -> None:
     """Inserts rows; where the primary key is there already, the columns `update` take the new values."""
     if rows:
-        insert = _insert(connection, table)
+        insert = insert_into(connection, table)
         keys = [column.name for column in table.primary_key]
         changed = {name: insert.excluded[name] for name in update}
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), [dict(row) for row in rows])
@@ -33,7 +33,7 @@ def upsert_earliest(connection: Connection, table: Table, rows: Sequence[Mapping
     So two events for one key leave the same row whichever comes first.
     """
     if rows:
-        insert = _insert(connection, table)
+        insert = insert_into(connection, table)
         keys = [column.name for column in table.primary_key]
         replaced = {name: insert.excluded[name] for name in rows[0] if name not in keys}
         earlier = or_(
@@ -47,7 +47,7 @@ def upsert_earliest(connection: Connection, table: Table, rows: Sequence[Mapping
 def insert_missing(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Inserts the rows whose keys are not there; what is there stays as it is."""
     if rows:
-        insert = _insert(connection, table).on_conflict_do_nothing()
+        insert = insert_into(connection, table).on_conflict_do_nothing()
         connection.execute(insert, [dict(row) for row in rows])
 
 
@@ -57,7 +57,8 @@ def chunks(items: Sequence[Item], size: int = CHUNK) -> Iterator[Sequence[Item]]
         yield items[begin : begin + size]
 
 
-def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The dialect's own INSERT, which knows ON CONFLICT."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)

@@ -121,6 +121,17 @@ async def test_a_deadline_is_a_504(gateway: GatewayHarness, tmp_path: Any) -> No
         await until(lambda: hasty.generator.running == 0, what="the answer to be cancelled", within_s=5)
 
 
+async def test_sigterm_ends_running_feedback_too(tmp_path: Any) -> None:
+    async with running_gateway(tmp_path) as gateway:
+        token = (await gateway.choice())["feedback_token"]
+        gateway.bus.delay_s = 1.0
+        sent = asyncio.create_task(gateway.thumb(token, "up"))
+        await asyncio.sleep(0.3)
+        gateway.stop.set()
+        assert (await sent).status_code == 200
+        await asyncio.wait_for(gateway.served, 10)
+
+
 async def test_too_many_requests_are_told_to_come_again(tmp_path: Any) -> None:
     async with running_gateway(tmp_path, max_running=2) as gateway:
         gateway.generator.words, gateway.generator.token_interval_s = SLOW[:20], 0.05

@@ -25,8 +25,9 @@ from services.learner.model.sampling import sample_answers
 from services.learner.model.settings import PolicyModelSettings
 from services.learner.ports import ReleaseRow
 from services.learner.roles import Ground
-from services.learner.trainer.status import Phase
 from services.learner.state.candidates import SqlCandidates
+from services.learner.trainer.status import Phase
+from services.learner.trainer.trainer import Trainer
 from services.reward.main import make_base, make_room
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.bus.memory import MemoryBus
@@ -72,6 +73,7 @@ class People:
         self._version = ""
         self._numbers = count(1)
         self.liked: list[float] = []
+        self.rated = 0
 
     def chat(self, number: int) -> list[str]:
         """So many rated answers; gives their rollout ids."""
@@ -90,11 +92,10 @@ class People:
             name, up = f"r{next(self._numbers):05d}", self._taste(answer.response_ids)
             names.append(name)
             rollout = self._rollout(name, prompt, answer.response_ids, answer.logprobs)
-            thumb = replace(
-                make_thumb(f"f-{name}", rollout=name, up=up, rater=rollout.rater_id), accept_time=utc_now()
-            )
+            thumb = replace(make_thumb(f"f-{name}", rollout=name, up=up, rater=rollout.rater_id), accept_time=utc_now())
             self._loop.send(ROLLOUTS, name, encode_rollout(rollout))
             self._loop.send(FEEDBACK, name, encode_feedback(thumb))
+        self.rated += number
         self.liked.append(sum(self._taste(answer.response_ids) for answer in answers) / number)
         return names
 
@@ -142,6 +143,7 @@ class HalfLoop:
     ground: Ground
     bus: MemoryBus
     ending: Ending
+    trainer: Trainer
     tokenizer: Any
 
     def send(self, topic: str, key: str, value: bytes) -> None:
@@ -195,6 +197,7 @@ async def running_half_loop(
             ground=ground,
             bus=bus,
             ending=ending,
+            trainer=learner.trainer,
             tokenizer=AutoTokenizer.from_pretrained(model),
         )
         try:

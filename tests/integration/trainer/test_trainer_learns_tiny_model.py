@@ -1,17 +1,19 @@
 """PPO on a tiny model, from thumbs to releases, over real gRPC; then a restart.
 
-Plan: people like answers that begin with one of the model's more frequent tokens. They chat in rounds; learner and
-reward room do the rest. After some releases both rooms stop and start again on the same store.
-Pass: several releases, each with another adapter and its lineage; the policy is liked clearly more often at the end than
-at the beginning; after the restart the first cycle goes on from the live release, with the same optimizer state.
+Plan: people like answers whose tokens' embeddings lean to one side of a plane. They chat in rounds; learner and reward
+room do the rest. After some releases both rooms stop and start again on the same store.
+Pass: several releases, each with another adapter and its lineage; the policy is liked clearly more often at the end
+than at the beginning; after the restart the first cycle goes on from the live release, with the same optimizer state.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from sqlalchemy import func, select
 
@@ -46,16 +48,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def likes(response: tuple[int, ...]) -> bool:
-    """More even token ids than odd ones: half of the answers of a model that does not know."""
-    return sum(token % 2 == 0 for token in response) > len(response) / 2
+def taste_of(model: Path) -> Callable[[tuple[int, ...]], bool]:
+    """Likes what leans to one side of a plane through the embeddings' centre."""
+    embedding_VD = load_file(model / "model.safetensors")["model.embed_tokens.weight"]
+    side_V = (embedding_VD - embedding_VD.mean(dim=0)) @ torch.randn(
+        embedding_VD.shape[1], generator=torch.Generator().manual_seed(3)
+    )
+    return lambda response: float(side_V[list(response)].mean()) > 0.0
 
 
 @pytest.mark.timeout(280)
 async def test_thumbs_make_the_tiny_policy_better_and_a_restart_goes_on(model: Path, tmp_path: Path) -> None:
     bus = new_bus()
     async with running_half_loop(tmp_path, model, SETTINGS, bus) as loop:
-        people = People(loop, taste=likes)
+        people = People(loop, taste=taste_of(model))
         released = await _rounds(loop, people, releases=6)
         live = loop.live()
     assert len(set(released)) == 6
@@ -64,7 +70,7 @@ async def test_thumbs_make_the_tiny_policy_better_and_a_restart_goes_on(model: P
 
     async with running_half_loop(tmp_path, model, SETTINGS, bus) as loop:
         assert loop.live().version == live.version
-        again = People(loop, taste=likes, seed=1)
+        again = People(loop, taste=taste_of(model), seed=1)
         again._numbers = people._numbers
         await _rounds(loop, again, releases=1)
         successor = loop.live()
@@ -88,7 +94,7 @@ async def _rounds(loop: HalfLoop, people: People, *, releases: int) -> list[str]
         names = people.chat(BATCH)
         await loop.wait_for(lambda names=names: _scored(loop, names), what="scores")  # type: ignore[misc]
         await loop.wait_for(
-            lambda before=before: loop.live().version != before or _waits(loop),  # type: ignore[misc]
+            lambda before=before: loop.live().version != before or _waits(loop, people),  # type: ignore[misc]
             what="a release, or a reason why there is none",
         )
         if loop.live().version != before:
@@ -105,10 +111,11 @@ def _scored(loop: HalfLoop, names: list[str]) -> bool:
         return connection.scalar(query) == len(names)
 
 
-def _waits(loop: HalfLoop) -> bool:
-    """The reward model has seen all thumbs and has no skill yet: more chat is needed."""
-    reward_model = loop.live(ReleaseKind.REWARD_MODEL)
-    return reward_model.metrics.get("auroc_low95", 0.0) <= 0.5
+def _waits(loop: HalfLoop, people: People) -> bool:
+    """The reward model has seen these thumbs and has no skill yet: more chat is needed."""
+    thumbs = loop.live(ReleaseKind.REWARD_MODEL).metrics.get("thumbs", 0.0)
+    seen = thumbs + SETTINGS.reward_min_new_thumbs > people.rated
+    return seen and "has not proved skill" in loop.trainer.status.waiting_reason
 
 
 def _check_release(loop: HalfLoop, folder: Path) -> None:

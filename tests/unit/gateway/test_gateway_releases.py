@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
 from services.gateway.chat.generation import GenerationRequest, GeneratorStatus, Part
@@ -95,7 +95,7 @@ class Source:
 class AwayGenerator:
     """Answers nothing."""
 
-    def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncIterator[Part]:
+    def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncGenerator[Part, None]:
         raise Unavailable("away")
 
     async def status(self, *, timeout_s: float) -> GeneratorStatus:

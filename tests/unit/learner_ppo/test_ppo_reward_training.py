@@ -112,11 +112,11 @@ def test_no_prediction_no_skill() -> None:
 
 @pytest.mark.parametrize(
     ("ups", "downs", "low", "reason"),
-    [(9, 40, 0.9, "9 tested thumbs"), (10, 10, 0.6, "lower bound"), (10, 10, 0.61, "")],
+    [(9, 40, 0.9, "9 thumbs of the rarer sign"), (10, 10, 0.6, "lower bound"), (10, 10, 0.61, "")],
 )
 def test_skill_gate(ups: int, downs: int, low: float, reason: str) -> None:
-    report = PrequentialReport(thumbs_up=ups, thumbs_down=downs, auroc=0.9, auroc_low95=low, ece=0.0)
-    why = why_no_skill(report, SETTINGS)
+    report = PrequentialReport(thumbs_up=5, thumbs_down=5, auroc=0.9, auroc_low95=low, ece=0.0)
+    why = why_no_skill(report, ups, downs, SETTINGS)
     assert why.startswith(reason) if reason else why == ""
 
 

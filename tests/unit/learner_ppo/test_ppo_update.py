@@ -32,7 +32,7 @@ def _load(update: PpoUpdate, model: PolicyModel, directory: Path) -> None:
 
 def test_rewarded_answers_become_likelier() -> None:
     model = tiny_policy()
-    update = PpoUpdate(model, PpoSettings(minibatch_rollouts=4, learning_rate=1e-2))
+    update = PpoUpdate(model, PpoSettings(minibatch_rollouts=4, learning_rate=1e-2, epochs=2))
     batch = tiny_batch(model, (0.9, -0.9, 0.9, -0.9))
     report = update.run(batch)
     assert not report.skipped
@@ -71,6 +71,33 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert update.run(batch) == resumed.run(batch)
     assert torch.equal(_weights(model), _weights(other))
     assert update.kl_controller.coefficient == resumed.kl_controller.coefficient
+
+
+def test_a_dear_nat_keeps_the_policy_nearer() -> None:
+    """The price works in both places where it may stand, and the report's KL is the exact one where that is asked for."""
+    moved = {}
+    for place in ("loss", "reward"):
+        for price in (0.0, 5.0):
+            model = tiny_policy()
+            kl = KlSettings(place=place, coefficient=price)  # type: ignore[arg-type]
+            update = PpoUpdate(model, PpoSettings(minibatch_rollouts=4, learning_rate=1e-2, epochs=12, clip=0.9, kl=kl))
+            update.run(tiny_batch(model))
+            prepared = model.with_reference(model.prepare(SEQUENCES))
+            moved[place, price] = float(model.evaluate_all(prepared).kl_R.sum())
+    assert moved["loss", 5.0] < 0.5 * moved["loss", 0.0]
+    assert moved["reward", 0.0] == pytest.approx(moved["loss", 0.0], rel=1e-3)
+
+
+def test_entropy_bonus_keeps_the_policy_wider() -> None:
+    entropies = []
+    for coefficient in (0.0, 5.0):
+        model = tiny_policy()
+        update = PpoUpdate(
+            model, PpoSettings(minibatch_rollouts=4, learning_rate=1e-2, epochs=8, entropy_coefficient=coefficient)
+        )
+        update.run(tiny_batch(model))
+        entropies.append(float(model.evaluate_all(model.prepare(SEQUENCES)).entropy_R.mean()))
+    assert entropies[1] > entropies[0]
 
 
 def test_no_contrast_no_update() -> None:

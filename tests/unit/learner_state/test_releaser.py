@@ -12,7 +12,7 @@ from services.learner.releaser.announcer import Announcer
 from services.learner.releaser.gate import judge
 from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
-from services.learner.releaser.releaser import Releaser
+from services.learner.releaser.releaser import FirstRelease, Releaser
 from services.learner.state.fencing import LEADER
 from services.shared.contracts.policies import decode_announcement
 from services.shared.contracts.topics import POLICIES
@@ -20,7 +20,7 @@ from services.shared.domain.errors import Fenced, Unavailable
 from services.shared.domain.release import Announcement, AnnouncementReason, ReleaseKind, ReleaseState
 from services.shared.settings.model import GateSettings
 from services.shared.store.database import Database
-from services.shared.store.tables import announcements, outbox, releases
+from services.shared.store.tables import announcements, leases, outbox, releases
 from tests.support.facts import policy_version, reward_version
 from tests.support.learner_store import METRICS, LearnerStore, ManualClock
 from tests.support.small_log import SmallLog
@@ -57,7 +57,7 @@ class Office:
             on_failure=self.failures.append,
         )
 
-    def _first(self, kind: ReleaseKind) -> object:
+    def _first(self, kind: ReleaseKind) -> FirstRelease:
         return lambda epoch: self.learner.candidate(0, kind=kind)
 
     def settle(self) -> None:
@@ -158,7 +158,8 @@ class TestGate:
         first, second = (office.learner.candidates.verdict(candidate.version) for candidate in (good, bad))
         assert first is not None and first.passed
         assert second is not None and not second.passed
-        assert [line for line in second.lines if line.startswith("REFUSED")][0].startswith("REFUSED kl_per_answer 60")
+        refused = [line for line in second.lines if line.startswith("REFUSED")]
+        assert len(refused) == 1 and refused[0].startswith("REFUSED kl_per_answer 60")
 
 
 class TestOutbox:
@@ -240,6 +241,4 @@ class TestLeadership:
         office.releaser.stop()
         assert other.take(timeout_s=0) == office.leadership.epoch + 1
         with database.read() as connection:
-            from services.shared.store.tables import leases
-
             assert connection.scalar(select(leases.c.holder).where(leases.c.name == LEADER)) == "learner-1"

@@ -95,9 +95,7 @@ class RewardWorld:
         self.lane.start()
 
     def go_live(self, number: int = 0, heads: RewardHeads | None = None) -> str:
-        return stage(
-            self.models, heads or RewardHeads.zero(self.base.feature_count), self.folder, number=number
-        )
+        return stage(self.models, heads or RewardHeads.zero(self.base.feature_count), self.folder, number=number)
 
     def send(self, *rollouts: Rollout) -> None:
         for rollout in rollouts:

@@ -77,7 +77,7 @@ experiences = Table(
     Column("claim_epoch", BigInteger),
     Column("lease_until", UtcTime),
     Column("stale_reason", Text, nullable=False, server_default=text("''")),
-    Index("ix_experiences_ready", "state", "eligible", "scored", "end_time"),
+    Index("ix_experiences_ready", "state", "eligible", "scored", "end_time", "rollout_id"),
     Index("ix_experiences_end_time", "end_time"),
 )
 

@@ -55,8 +55,8 @@ feedback_slots = Table(
     Column("accept_time", UtcTime, nullable=False),
     Column("up", Boolean, comment="of a thumb that holds its slot"),
     Column("quarantined", Boolean, nullable=False, server_default=text("false")),
-    Index("ix_feedback_slots_rollout", "rollout_id", "kind"),
-    Index("ix_feedback_slots_newest", "kind", "retracted", "accept_time"),
+    Index("ix_feedback_slots_rollout", "rollout_id", "kind", "retracted"),
+    Index("ix_feedback_slots_newest", "kind", "retracted", "accept_time", "feedback_id"),
     Index("ix_feedback_slots_sign", "kind", "retracted", "up"),
     sqlite_with_rowid=False,
 )

@@ -132,7 +132,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("experiences", schema=None) as batch_op:
         batch_op.create_index("ix_experiences_end_time", ["end_time"], unique=False)
-        batch_op.create_index("ix_experiences_ready", ["state", "eligible", "scored", "end_time"], unique=False)
+        batch_op.create_index(
+            "ix_experiences_ready", ["state", "eligible", "scored", "end_time", "rollout_id"], unique=False
+        )
 
     op.create_table(
         "features",
@@ -198,8 +200,10 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     with op.batch_alter_table("feedback_slots", schema=None) as batch_op:
-        batch_op.create_index("ix_feedback_slots_newest", ["kind", "retracted", "accept_time"], unique=False)
-        batch_op.create_index("ix_feedback_slots_rollout", ["rollout_id", "kind"], unique=False)
+        batch_op.create_index(
+            "ix_feedback_slots_newest", ["kind", "retracted", "accept_time", "feedback_id"], unique=False
+        )
+        batch_op.create_index("ix_feedback_slots_rollout", ["rollout_id", "kind", "retracted"], unique=False)
         batch_op.create_index("ix_feedback_slots_sign", ["kind", "retracted", "up"], unique=False)
 
     op.create_table(

@@ -1,0 +1,53 @@
+"""What ingest and claims ask goes down an index, so that it costs the same at ten million rows as at ten thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event
+
+from services.learner.ports import Verdict
+from services.learner.state.queries.feedback_fate import FeedbackFates
+from services.shared.store.database import Database
+from tests.support.facts import make_rollout, make_score, make_thumb, policy_version, reward_version
+from tests.support.learner_store import Fact, LearnerStore, ManualClock, ingest_facts
+
+GROWING = ("rollouts", "rollout_versions", "experiences", "scores", "features", "feedback", "feedback_slots", "uses")
+
+
+class Plans:
+    """Asks SQLite for the plan of every statement as it is run."""
+
+    def __init__(self, database: Database) -> None:
+        self.scans: dict[str, list[str]] = {}
+        event.listen(database.engine, "before_cursor_execute", self._ask)
+
+    def _ask(self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if statement.lstrip().startswith(("SELECT", "UPDATE")):
+            steps = connection.connection.cursor().execute(
+                f"EXPLAIN QUERY PLAN {statement}", parameters[0] if many else parameters
+            )
+            scans = [step for *_, step in steps if step.startswith("SCAN") and step.split()[1] in GROWING]
+            if scans:
+                self.scans[statement] = scans
+
+
+def test_ingest_claims_and_commits_scan_no_table_that_grows(database: Database, clock: ManualClock) -> None:
+    learner = LearnerStore(database, clock)
+    learner.commits.commit_first(learner.candidate(0))
+    plans = Plans(database)
+    facts: list[Fact] = []
+    for number in range(20):
+        rollout = make_rollout(f"r{number}", seconds=number)
+        facts += [rollout, make_score(rollout), make_thumb(f"f{number}", rollout=rollout.rollout_id)]
+    ingest_facts(database, clock, facts)
+    learner.experiences.claim(limit=5, policy_version=policy_version(0), reward_model_version=reward_version(0))
+    names = tuple(f"r{number}" for number in range(5))
+    candidate = learner.candidate(1, rollouts=names, feedback=("f0",))
+    learner.candidates.submit(candidate)
+    learner.commits.commit(candidate, Verdict(passed=True, lines=()))
+    learner.experiences.rated_examples(limit=10)
+    learner.experiences.ready_count(policy_version=policy_version(1))
+    fates = FeedbackFates(database, clock=clock, join_window_s=1, orphan_after_s=1)
+    fates.find(tenant="default", feedback_id="f3")
+    assert plans.scans == {}
