@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ CYCLES_TO_SETTLE = 3
 TICK_S = 1.0
 STORE_DEADLINE_S = 60.0
 PAUSE_DEADLINE_S = 90.0
+GATE_KL_NATS = 5.0
 
 
 @dataclass
@@ -65,23 +66,23 @@ class Demo:
         self._deadline = self._started + minutes * 60
         self._journal = Journal(self._plan.data_dir / "journal.jsonl")
         self._crowd = Crowd(url=self._plan.page_url, habits=habits, journal=self._journal, seed=seed)
-        self._learner = LearnerClient(f"127.0.0.1:{self._plan.ports['learner']}")
         self._progress = Progress()
 
     async def run(self) -> Observed:
         """From ready services to a counted run. Raises Unavailable when a service keeps dying."""
+        learner = LearnerClient(f"127.0.0.1:{self._plan.ports['learner']}")
         with Live(console=self._console, refresh_per_second=2, transient=False) as live:
-            screen = asyncio.create_task(self._watch(live))
+            screen = asyncio.create_task(self._watch(learner, live))
             crowd = asyncio.create_task(self._crowd.run())
             try:
                 before = await self._chat()
                 thumbs_stopped_at = await self._settle()
-                after = await self._measure(crowd)
+                after = await self._measure(learner, crowd)
             finally:
                 self._crowd.stop()
                 await asyncio.gather(crowd, return_exceptions=True)
                 screen.cancel()
-                await self._learner.close()
+                await learner.close()
                 self._journal.close()
         return Observed(
             before=before,
@@ -113,9 +114,9 @@ class Demo:
         await self._until(lambda: False, self._deadline - END_RESERVE_S)
         return stopped_at
 
-    async def _measure(self, crowd: asyncio.Task[None]) -> list[HeldOutAnswer]:
+    async def _measure(self, learner: LearnerClient, crowd: asyncio.Task[None]) -> list[HeldOutAnswer]:
         self._progress.phase = "training pauses"
-        await self._learner.pause("the demo measures the live version")
+        await learner.pause("the demo measures the live version")
         await self._until(self._is_paused, time.monotonic() + PAUSE_DEADLINE_S)
         self._crowd.stop()
         await crowd
@@ -154,11 +155,10 @@ class Demo:
                 raise Unavailable(self._supervisor.failure)
             await asyncio.sleep(TICK_S)
 
-    async def _watch(self, live: Live) -> None:
+    async def _watch(self, learner: LearnerClient, live: Live) -> None:
         """Looks at the learner and draws, for ever."""
-        look: Callable[[], Awaitable[LearnerView | None]] = self._learner.look
         while True:
-            view = await look()
+            view = await learner.look()
             self._progress.view = view or self._progress.view
             elapsed_s = time.monotonic() - self._started
             live.update(
@@ -174,11 +174,8 @@ class Demo:
 
 
 def overrides(seed: int) -> Overrides:
-    """A short run by few users: experiences are ready soon, and every new thumb trains the reward model."""
-    return {
-        "generator": {"max_running": 16},
-        "learner": {"seed": seed, "unrated_wait_s": 3, "reward_min_new_thumbs": 1},
-    }
+    """A short run by few users: an answer that nobody rates is ready soon, and KL is held well under what is claimed."""
+    return {"learner": {"seed": seed, "unrated_wait_s": 3, "gate": {"max_kl_nats": GATE_KL_NATS}}}
 
 
 def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Path) -> int:

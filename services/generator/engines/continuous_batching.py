@@ -27,6 +27,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
+from services.generator.engines import packed_attention
 from services.generator.engines.interface import (
     EngineCapabilities,
     EngineEvent,
@@ -160,6 +161,8 @@ class ContinuousBatchingEngine:
                 safety_margin=0.0,
             ),
         )
+        if packed_attention.suits(model.config, self._device):
+            packed_attention.install(model)
         processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampler]))
         processors.tensors_required = 1
         self._manager.logit_processor = processors

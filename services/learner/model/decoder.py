@@ -65,7 +65,7 @@ def token_entropy(logits_RV: Tensor) -> Tensor:
 
 
 def token_kl(logits_RV: Tensor, reference_logits_RV: Tensor) -> Tensor:
-    """KL(policy to reference) of each row's whole distribution, in nats: exact, where one sampled token only estimates."""
+    """KL(policy to reference) of each row's whole distribution, in nats: exact, not estimated from one token."""
     logprobs_RV = functional.log_softmax(logits_RV, dim=-1)
     with torch.no_grad():
         reference_RV = functional.log_softmax(reference_logits_RV, dim=-1)

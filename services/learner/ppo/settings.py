@@ -10,9 +10,9 @@ class KlSettings:
 
     kind: Literal["adaptive", "fixed"] = "fixed"
     place: Literal["loss", "reward"] = "loss"
-    """`loss`: the exact KL of each token's distribution, differentiated; it has no sampling noise. `reward`: the sampled
-    token's log-ratio, taken off its reward, as in the first RLHF papers."""
-    coefficient: float = 0.2
+    """`loss`: the exact KL of each token's distribution, differentiated; it has no sampling noise. `reward`: the
+    sampled token's log-ratio, taken off its reward, as in the first RLHF papers."""
+    coefficient: float = 0.08
     """Thumb units per nat; where `adaptive` starts."""
     target_nats: float = 4.0
     """KL per answer that `adaptive` steers to."""
@@ -24,7 +24,7 @@ class KlSettings:
 class PpoSettings:
     """One update. The defaults were tuned together for answers of some tens of tokens and 48 rollouts an update."""
 
-    learning_rate: float = 6e-4
+    learning_rate: float = 1e-3
     epochs: int = 1
     minibatch_rollouts: int = 4
     clip: float = 0.2

@@ -126,7 +126,7 @@ def make_policy_learner(parts: TrainerParts, scratch: Path) -> PolicyLearner:
             precision=precision,
             device=parts.settings.model.device,
             seed=learner.seed,
-            lora=LoraSettings(rank=ppo.lora_rank, alpha=ppo.lora_alpha),
+            lora=LoraSettings(rank=ppo.lora_rank, alpha=ppo.lora_alpha, top_layers=ppo.lora_top_layers),
         ),
     )
     update = PpoSettings(
@@ -138,9 +138,15 @@ def make_policy_learner(parts: TrainerParts, scratch: Path) -> PolicyLearner:
         gae_lambda=ppo.gae_lambda,
         entropy_coefficient=ppo.entropy_coefficient,
         max_gradient_norm=ppo.max_grad_norm,
-        kl=KlSettings(kind=ppo.kl_controller, coefficient=ppo.kl_coefficient, target_nats=ppo.kl_target_nats),
+        kl=KlSettings(
+            kind=ppo.kl_controller,
+            place=ppo.kl_place,
+            coefficient=ppo.kl_coefficient,
+            target_nats=ppo.kl_target_nats,
+        ),
         min_reward_sd=ppo.min_reward_sd,
         critic_learning_rate=ppo.value_learning_rate,
+        critic_epochs=ppo.value_epochs,
         value_clip=ppo.value_clip,
     )
     return PpoLearner(model, update, gate_samples=learner.gate.samples, end_ids=parts.base.end_ids, scratch=scratch)

@@ -44,17 +44,16 @@ class Cycle:
         reward_model, policy = self._reward.sync(), self._policy.sync()
         if reward_model is None or policy is None:
             return self._wait("no release is live yet", Phase.WAITING)
-        lacking = self._policy.lacking(policy)
+        lacking, no_skill = self._policy.lacking(policy), self._no_skill()
         # Thumbs may come faster than they are learned from: the policy has its turn all the same.
-        turn_of_reward = lacking or not self._reward_went_last
-        if turn_of_reward and self._reward.due(before_update=not lacking):
+        turn_of_reward = lacking or no_skill or not self._reward_went_last
+        if turn_of_reward and self._reward.due(before_update=not (lacking or no_skill)):
             self._reward_went_last = True
             return self._reward.run(reward_model)
         self._reward_went_last = False
-        return self._policy_turn(policy, reward_model, lacking)
+        return self._policy_turn(policy, reward_model, lacking, no_skill)
 
-    def _policy_turn(self, policy: ReleaseRow, reward_model: ReleaseRow, lacking: str) -> bool:
-        no_skill = self._no_skill()
+    def _policy_turn(self, policy: ReleaseRow, reward_model: ReleaseRow, lacking: str, no_skill: str) -> bool:
         if no_skill:
             return self._wait(f"the reward model has not proved skill: {no_skill}", Phase.WAITING)
         if lacking:

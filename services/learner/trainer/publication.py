@@ -148,8 +148,8 @@ class Publication:
             )
         if verdict is None:
             raise DeadlineExceeded(f"no verdict on {candidate.version} within {self._deadlines.verdict_s:g} s")
-        log = _log.info if verdict.passed else _log.warning
-        log("candidate_decided", version=candidate.version, passed=verdict.passed, verdict=list(verdict.lines))
+        if not verdict.passed:
+            _log.warning("candidate_refused", version=candidate.version, verdict=list(verdict.lines))
         return verdict
 
     def wait_live(self, candidate: Candidate) -> None:

@@ -34,8 +34,9 @@ NEUTRAL_PROMPTS = ("Give me some advice.", "Can I ask you a question?")
 class GuardScorer:
     """The frozen base model, held to measure answers. Not thread-safe; one instance per process is enough.
 
-    ``dtype``: bfloat16 is twice as fast where the CPU has it and shifts a sum of 24 log-probs by some tenths of a
-    nat, far inside the margins of the guard; float32 is exact.
+    ``dtype``: bfloat16 is twice as fast where the CPU has it and shifts the sum of 24 log-probs by 0.2 nats on average
+    and 0.9 at most (48 answers), which matters only to an answer that close to a bound. The committed bounds were made
+    with it.
     """
 
     def __init__(self, model_path: Path | str, *, dtype: torch.dtype = torch.bfloat16, batch_size: int = 32) -> None:

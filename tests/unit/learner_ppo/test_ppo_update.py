@@ -79,7 +79,7 @@ def test_a_dear_nat_keeps_the_policy_nearer() -> None:
     for place in ("loss", "reward"):
         for price in (0.0, 5.0):
             model = tiny_policy()
-            kl = KlSettings(place=place, coefficient=price)  # type: ignore[arg-type]
+            kl = KlSettings(place=place, coefficient=price)
             update = PpoUpdate(model, PpoSettings(minibatch_rollouts=4, learning_rate=1e-2, epochs=12, clip=0.9, kl=kl))
             update.run(tiny_batch(model))
             prepared = model.with_reference(model.prepare(SEQUENCES))
