@@ -24,7 +24,7 @@ GIB = 2**30
 ROOM_PACKAGES = {
     "gateway": ("fastapi", "granian", "jwt"),
     "generator, reward": ("torch", "transformers", "safetensors"),
-    "learner": ("sqlalchemy", "alembic", "peft", "sklearn"),
+    "learner": ("sqlalchemy", "alembic", "peft", "scipy"),
     "one machine": ("noida_db", "matplotlib", "gguf", "accelerate"),
 }
 EXTRAS = {"gateway": "gateway", "generator, reward": "generator,reward", "learner": "learner", "one machine": "local"}

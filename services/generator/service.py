@@ -36,7 +36,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self._admission = admission
         self._follower = follower
 
-    async def Generate(  # noqa: N802 (the rpc's name)
+    async def Generate(
         self, request: generator_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[generator_pb2.GenerateResponse]:
         """See generator.proto."""
@@ -49,7 +49,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         finally:
             session.abandon(FinishReason.DEADLINE if time.monotonic() >= ends else FinishReason.CANCELLED)
 
-    async def GetStatus(  # noqa: N802 (the rpc's name)
+    async def GetStatus(
         self, request: generator_pb2.GetStatusRequest, context: Any
     ) -> generator_pb2.GetStatusResponse:
         """See generator.proto."""

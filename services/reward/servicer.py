@@ -65,7 +65,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._metrics = metrics
         self._pass_timeout_s = pass_timeout_s
 
-    async def Score(  # noqa: N802 (the proto's name)
+    async def Score(
         self, request: reward_pb2.ScoreRequest, context: Context
     ) -> reward_pb2.ScoreResponse:
         """See the proto."""
@@ -95,7 +95,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             reward_model_version=judged.reward_model_version,
         )
 
-    async def GetStatus(  # noqa: N802 (the proto's name)
+    async def GetStatus(
         self, request: reward_pb2.GetStatusRequest, context: Context
     ) -> reward_pb2.GetStatusResponse:
         """See the proto."""

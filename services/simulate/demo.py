@@ -174,7 +174,7 @@ class Demo:
 
 
 def overrides(seed: int) -> Overrides:
-    """A short run by few users: an answer that nobody rates is ready soon, and KL is held well under what is claimed."""
+    """A short run by few users: unrated answers are ready soon, and KL is held well under what is claimed."""
     return {"learner": {"seed": seed, "unrated_wait_s": 3, "gate": {"max_kl_nats": GATE_KL_NATS}}}
 
 

@@ -61,7 +61,7 @@ class ScriptedTokenizer:
 
 
 @lru_cache(maxsize=4096)
-def logits_V(  # noqa: N802 (V names the shape)
+def logits_V(
     version: str, previous_token: int
 ) -> tuple[float, ...]:
     """Raw logits over `TOKENS`. A version's bias is the same everywhere, so versions differ in what they like."""
@@ -73,7 +73,7 @@ def logits_V(  # noqa: N802 (V names the shape)
 
 
 @lru_cache(maxsize=16384)
-def log_probs_V(  # noqa: N802 (V names the shape)
+def log_probs_V(
     version: str, previous_token: int, temperature: float, top_k: int, top_p: float
 ) -> tuple[float, ...]:
     """Log-probs over `TOKENS` after temperature, top-k and top-p, as `services.generator.engines.interface` says.

@@ -36,7 +36,7 @@ class UpdateReport:
     reward_sd: float
     reward_terms: Mapping[str, float]
     kl_per_answer: float = 0.0
-    """Mean over the answers of KL(proximal to reference) summed over the tokens: exact in each state where the KL stands
+    """Mean over the answers of KL(proximal to reference), summed over the tokens: exact in each state where KL stands
     in the loss, else the sampled log-ratios."""
     kl_coefficient: float = 0.0
     entropy_per_token: float = 0.0

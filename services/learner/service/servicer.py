@@ -53,7 +53,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._read_manifest = read_manifest
         self._epoch = epoch
 
-    async def GetStatus(  # noqa: N802
+    async def GetStatus(
         self, request: learner_pb2.GetStatusRequest, context: Any
     ) -> learner_pb2.GetStatusResponse:
         """See the proto."""
@@ -69,21 +69,21 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             message.reward_auroc_low95 = trainer.reward_auroc_low95
         return message
 
-    async def Pause(  # noqa: N802
+    async def Pause(
         self, request: learner_pb2.PauseRequest, context: Any
     ) -> learner_pb2.PauseResponse:
         """See the proto."""
         await asyncio.to_thread(self._pausing.set, True, reason=request.reason)
         return learner_pb2.PauseResponse(paused=True)
 
-    async def Resume(  # noqa: N802
+    async def Resume(
         self, request: learner_pb2.ResumeRequest, context: Any
     ) -> learner_pb2.ResumeResponse:
         """See the proto."""
         await asyncio.to_thread(self._pausing.set, False, reason="")
         return learner_pb2.ResumeResponse(paused=False)
 
-    async def GetFeedback(  # noqa: N802
+    async def GetFeedback(
         self, request: learner_pb2.GetFeedbackRequest, context: Any
     ) -> learner_pb2.GetFeedbackResponse:
         """See the proto."""
@@ -92,7 +92,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         fate = await asyncio.to_thread(self._queries.feedback, tenant=request.tenant, feedback_id=request.feedback_id)
         return fate_to_proto(fate)
 
-    async def ListReleases(  # noqa: N802
+    async def ListReleases(
         self, request: learner_pb2.ListReleasesRequest, context: Any
     ) -> learner_pb2.ListReleasesResponse:
         """See the proto."""
@@ -107,7 +107,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             releases=[release_to_proto(view) for view in page.releases], next_page_token=page.next_page_token
         )
 
-    async def GetRelease(  # noqa: N802
+    async def GetRelease(
         self, request: learner_pb2.GetReleaseRequest, context: Any
     ) -> learner_pb2.GetReleaseResponse:
         """See the proto."""
@@ -118,7 +118,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             release=release_to_proto(view), rollout_ids=rollout_ids, manifest_json=manifest
         )
 
-    async def AcknowledgeRelease(  # noqa: N802
+    async def AcknowledgeRelease(
         self, request: learner_pb2.AcknowledgeReleaseRequest, context: Any
     ) -> learner_pb2.AcknowledgeReleaseResponse:
         """See the proto."""
@@ -133,7 +133,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         await asyncio.to_thread(self._acknowledgements.release, said)
         return learner_pb2.AcknowledgeReleaseResponse()
 
-    async def AcknowledgeControl(  # noqa: N802
+    async def AcknowledgeControl(
         self, request: learner_pb2.AcknowledgeControlRequest, context: Any
     ) -> learner_pb2.AcknowledgeControlResponse:
         """See the proto."""

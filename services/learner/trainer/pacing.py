@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Stopped(Exception):  # noqa: N818 (not an error: the trainer was asked to end)
+class Stopped(Exception):
     """Unwinds the cycle to the thread's end."""
 
 

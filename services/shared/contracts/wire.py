@@ -75,7 +75,7 @@ def shortest_float(value: float) -> float:
 class ProtoEnum(Protocol[ValueT_co]):
     """What a generated enum class offers."""
 
-    def Value(self, name: str) -> ValueT_co:  # noqa: N802 (protobuf's name)
+    def Value(self, name: str) -> ValueT_co:
         """The number of a name."""
 
 

@@ -48,7 +48,7 @@ def version_number(version: str) -> int:
     match = _VERSION.match(version)
     if match is None:
         raise InvalidInput(
-            f"{version!r} is no version id; one looks like p-0001-000003-1a2b3c4d. `thumbloop policies list` shows all.",
+            f"{version!r} is no version id; one looks like p-0001-000003-1a2b3c4d. See `thumbloop policies list`.",
             reason="BAD_VERSION",
         )
     return int(match.group(3))

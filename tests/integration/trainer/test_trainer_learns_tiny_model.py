@@ -141,5 +141,5 @@ def _check_optimizer_went_on(loop: HalfLoop, folder: Path, parent: str, child: s
         path = f"policy/{int(version.split('-')[1])}/{version}"
         manifest_file = Path(loop.ground.checkpoints.url.removeprefix("file://")) / path
         state = load_file(manifest_file / "trainer" / "training_state.safetensors")
-        steps[version] = float(next(value for name, value in state.items() if name.startswith("policy.") and name.endswith(".step")))
-    assert steps[child] == steps[parent] + 2 * BATCH / 8
+        steps[version] = float(state["policy.0.step"])
+    assert steps[child] == steps[parent] + SETTINGS.ppo.epochs * BATCH / SETTINGS.ppo.minibatch

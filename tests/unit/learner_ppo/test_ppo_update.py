@@ -74,7 +74,7 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_dear_nat_keeps_the_policy_nearer() -> None:
-    """The price works in both places where it may stand, and the report's KL is the exact one where that is asked for."""
+    """The price holds the policy back; at no price it does not matter where it stands."""
     moved = {}
     for place in ("loss", "reward"):
         for price in (0.0, 5.0):
