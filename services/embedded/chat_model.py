@@ -7,43 +7,35 @@ the user's cache, where generator, reward and learner find it. `python -m servic
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from services.shared.checkpoints.models import embedded_model_dir
 from services.shared.domain.errors import Misconfigured
-
-MODEL_NAME = "SmolLM2-135M-Instruct"
-
-
-def cache_folder() -> Path:
-    """Where the converted model lies: `$XDG_CACHE_HOME/thumbloop/models/...`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "thumbloop" / "models" / MODEL_NAME
 
 
 def is_converted() -> bool:
     """The folder appears in one rename, so its presence means that it is complete."""
-    return (cache_folder() / "config.json").is_file()
+    return (embedded_model_dir() / "config.json").is_file()
 
 
 def ensure_chat_model() -> Path:
     """Converts unless it is done. Takes about half a minute. Raises Misconfigured when the wheel is missing."""
     if is_converted():
-        return cache_folder()
+        return embedded_model_dir()
     source = _find_gguf()
-    cache_folder().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder().parent) as scratch:
+    embedded_model_dir().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=embedded_model_dir().parent) as scratch:
         work = Path(scratch) / "model"
         _convert(source, work)
         try:
-            work.rename(cache_folder())
+            work.rename(embedded_model_dir())
         except OSError:
             if not is_converted():  # Else another process was faster, and its result is the same.
                 raise
-    return cache_folder()
+    return embedded_model_dir()
 
 
 def _find_gguf() -> Path:
@@ -78,11 +70,11 @@ def _convert(source: Path, target: Path) -> None:
 def main() -> int:
     """For `make setup`."""
     if not is_converted():
-        print(f"Converting the chat model once to {cache_folder()} ...", flush=True)
+        print(f"Converting the chat model once to {embedded_model_dir()} ...", flush=True)
     try:
         ensure_chat_model()
     except Misconfigured as error:
-        shutil.rmtree(cache_folder(), ignore_errors=True)
+        shutil.rmtree(embedded_model_dir(), ignore_errors=True)
         print(error.message, file=sys.stderr)
         return 1
     return 0

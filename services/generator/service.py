@@ -49,9 +49,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         finally:
             session.abandon(FinishReason.DEADLINE if time.monotonic() >= ends else FinishReason.CANCELLED)
 
-    async def GetStatus(
-        self, request: generator_pb2.GetStatusRequest, context: Any
-    ) -> generator_pb2.GetStatusResponse:
+    async def GetStatus(self, request: generator_pb2.GetStatusRequest, context: Any) -> generator_pb2.GetStatusResponse:
         """See generator.proto."""
         status, engine = self._follower(), self._engine
         capabilities = engine.capabilities

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from services.shared.checkpoints import base_model_digest
+from services.shared.checkpoints.models import resolve_model
 from services.shared.domain import scripted_language
 from services.shared.domain.errors import Misconfigured
-from services.shared.model_folder import model_folder
 from services.shared.reward_heads.features import feature_count, feature_layout
 from services.shared.settings import Settings
 
@@ -42,7 +42,7 @@ def base_identity(settings: Settings) -> BaseIdentity:
     """Read from the model's folder; the first time its weights are hashed. Raises Misconfigured."""
     if settings.learner.trainer == "scripted":
         return SCRIPTED
-    return identity_of(model_folder(settings.model))
+    return identity_of(resolve_model(settings.model))
 
 
 def identity_of(folder: Path) -> BaseIdentity:

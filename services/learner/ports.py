@@ -106,7 +106,7 @@ class ExperienceStore(Protocol):
         older than `unrated_wait_s`)."""
 
     def claim(self, *, limit: int, policy_version: str, reward_model_version: str) -> list[Experience]:
-        """Claims up to `limit` ready experiences, oldest first, under a lease; those too stale are marked stale.
+        """Claims up to `limit` ready experiences, newest first, under a lease; those too stale are marked stale.
         Scores of `reward_model_version` are filled in where the store has them."""
 
     def unclaim(self, rollout_ids: Sequence[str]) -> None:

@@ -26,10 +26,11 @@ from services.reward.servicer import RewardServicer
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.checkpoints import CheckpointStore
+from services.shared.checkpoints.models import resolve_model
 from services.shared.contracts.topics import ROLLOUTS
 from services.shared.domain.release import ReleaseKind
 from services.shared.ids import new_id, utc_now
-from services.shared.model_folder import model_folder
+from services.shared.precision import resolve_precision
 from services.shared.releases.acknowledger import ReleaseAcknowledger
 from services.shared.releases.follower import ReleaseFollower
 from services.shared.reward_heads.storage import ARRAYS_FILE, SETTINGS_FILE
@@ -87,10 +88,10 @@ def make_base(settings: Settings) -> BaseModel:
     from services.shared.checkpoints import base_model_digest
 
     torch.set_num_threads(1)
-    folder = model_folder(settings.model)
+    folder = resolve_model(settings.model)
     return BasePass.from_directory(
         folder,
-        dtype=settings.reward.dtype,
+        dtype=resolve_precision(settings.reward.dtype, settings.model.device),
         device=settings.model.device,
         digest=base_model_digest(folder),
         max_batch=settings.reward.max_batch,

@@ -65,9 +65,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._metrics = metrics
         self._pass_timeout_s = pass_timeout_s
 
-    async def Score(
-        self, request: reward_pb2.ScoreRequest, context: Context
-    ) -> reward_pb2.ScoreResponse:
+    async def Score(self, request: reward_pb2.ScoreRequest, context: Context) -> reward_pb2.ScoreResponse:
         """See the proto."""
         if not 1 <= len(request.items) <= MAX_ITEMS:
             raise InvalidInput(
@@ -95,9 +93,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             reward_model_version=judged.reward_model_version,
         )
 
-    async def GetStatus(
-        self, request: reward_pb2.GetStatusRequest, context: Context
-    ) -> reward_pb2.GetStatusResponse:
+    async def GetStatus(self, request: reward_pb2.GetStatusRequest, context: Context) -> reward_pb2.GetStatusResponse:
         """See the proto."""
         followed = self._followed()
         return reward_pb2.GetStatusResponse(

@@ -43,6 +43,7 @@ TICK_S = 1.0
 STORE_DEADLINE_S = 60.0
 PAUSE_DEADLINE_S = 90.0
 GATE_KL_NATS = 5.0
+GATE_SAMPLES = 12
 
 
 @dataclass
@@ -175,7 +176,8 @@ class Demo:
 
 def overrides(seed: int) -> Overrides:
     """A short run by few users: unrated answers are ready soon, and KL is held well under what is claimed."""
-    return {"learner": {"seed": seed, "unrated_wait_s": 3, "gate": {"max_kl_nats": GATE_KL_NATS}}}
+    gate = {"max_kl_nats": GATE_KL_NATS, "samples": GATE_SAMPLES}
+    return {"learner": {"seed": seed, "unrated_wait_s": 6, "gate": gate}}
 
 
 def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Path) -> int:

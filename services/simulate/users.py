@@ -35,8 +35,8 @@ class Habits:
     """Share of thumbs that say the opposite of the taste."""
     temperature: float = 0.8
     max_tokens: int = 24
-    think_s: float = 0.2
-    """Between reading an answer and clicking, and before the next question."""
+    think_s: float = 2.5
+    """On average: to read an answer before clicking, and again before the next question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,7 @@ class Crowd:
                     rollout_id=answer.rollout_id, policy_version=answer.policy_version, prompt=prompt, text=answer.text
                 )
                 await self._react(client, dice, answer)
+                await self._think(dice)
 
     async def _ask(self, client: httpx.AsyncClient, user: str, prompt: str, *, stream: bool) -> Answer:
         body = {
@@ -141,7 +142,7 @@ class Crowd:
         """A thumb, or none."""
         rates = dice.random() < self._habits.rated_share
         wrong = dice.random() < self._habits.wrong_share
-        await asyncio.sleep(self._habits.think_s)
+        await self._think(dice)
         if not (rates and self._rating):
             return
         up = self._habits.taste.likes(answer.text) != wrong
@@ -167,6 +168,9 @@ class Crowd:
                 acknowledged_at=self._now(),
             )
         )
+
+    async def _think(self, dice: random.Random) -> None:
+        await asyncio.sleep(self._habits.think_s * dice.uniform(0.5, 1.5))
 
 
 def _answer(facts: dict[str, str], text: str) -> Answer:

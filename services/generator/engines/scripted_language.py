@@ -61,9 +61,7 @@ class ScriptedTokenizer:
 
 
 @lru_cache(maxsize=4096)
-def logits_V(
-    version: str, previous_token: int
-) -> tuple[float, ...]:
+def logits_V(version: str, previous_token: int) -> tuple[float, ...]:
     """Raw logits over `TOKENS`. A version's bias is the same everywhere, so versions differ in what they like."""
     context = Random(f"context {previous_token}")
     bias = Random(f"version {version}")
@@ -73,9 +71,7 @@ def logits_V(
 
 
 @lru_cache(maxsize=16384)
-def log_probs_V(
-    version: str, previous_token: int, temperature: float, top_k: int, top_p: float
-) -> tuple[float, ...]:
+def log_probs_V(version: str, previous_token: int, temperature: float, top_k: int, top_p: float) -> tuple[float, ...]:
     """Log-probs over `TOKENS` after temperature, top-k and top-p, as `services.generator.engines.interface` says.
 
     Temperature 0 takes the likeliest token. What the filters remove has log-prob -inf.

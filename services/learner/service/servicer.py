@@ -53,9 +53,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._read_manifest = read_manifest
         self._epoch = epoch
 
-    async def GetStatus(
-        self, request: learner_pb2.GetStatusRequest, context: Any
-    ) -> learner_pb2.GetStatusResponse:
+    async def GetStatus(self, request: learner_pb2.GetStatusRequest, context: Any) -> learner_pb2.GetStatusResponse:
         """See the proto."""
         message = status_to_proto(await asyncio.to_thread(self._queries.status))
         trainer = self._trainer_status()
@@ -69,16 +67,12 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             message.reward_auroc_low95 = trainer.reward_auroc_low95
         return message
 
-    async def Pause(
-        self, request: learner_pb2.PauseRequest, context: Any
-    ) -> learner_pb2.PauseResponse:
+    async def Pause(self, request: learner_pb2.PauseRequest, context: Any) -> learner_pb2.PauseResponse:
         """See the proto."""
         await asyncio.to_thread(self._pausing.set, True, reason=request.reason)
         return learner_pb2.PauseResponse(paused=True)
 
-    async def Resume(
-        self, request: learner_pb2.ResumeRequest, context: Any
-    ) -> learner_pb2.ResumeResponse:
+    async def Resume(self, request: learner_pb2.ResumeRequest, context: Any) -> learner_pb2.ResumeResponse:
         """See the proto."""
         await asyncio.to_thread(self._pausing.set, False, reason="")
         return learner_pb2.ResumeResponse(paused=False)
@@ -107,9 +101,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             releases=[release_to_proto(view) for view in page.releases], next_page_token=page.next_page_token
         )
 
-    async def GetRelease(
-        self, request: learner_pb2.GetReleaseRequest, context: Any
-    ) -> learner_pb2.GetReleaseResponse:
+    async def GetRelease(self, request: learner_pb2.GetReleaseRequest, context: Any) -> learner_pb2.GetReleaseResponse:
         """See the proto."""
         _require("version", request.version)
         view, rollout_ids = await asyncio.to_thread(self._queries.release, request.version)

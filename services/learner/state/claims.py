@@ -22,6 +22,9 @@ from services.shared.domain.events import Clock
 from services.shared.store.database import Database
 from services.shared.store.tables import experiences, rollout_versions
 
+RETIRED_AT_A_TIME = 1_000
+"""Bounds a claim's transaction."""
+
 
 class SqlExperienceStore:
     """`ports.ExperienceStore` on SQL, for the holder of one epoch."""
@@ -86,25 +89,19 @@ class SqlExperienceStore:
             move(connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None)
 
     def _take(self, connection: Connection, limit: int, fresh: dict[str, int]) -> list[str]:
-        """Walks what is ready, oldest first: claims what is fresh, marks what is not (a rollback reopens it).
-
-        Every experience met leaves the open ones, so however many there are, each is looked at once.
-        """
-        is_fresh = _drawn_by_only(fresh).label("is_fresh")
-        ready = select(experiences.c.rollout_id, is_fresh).where(experiences.c.state == "open", self._ready())
-        oldest = ready.order_by(experiences.c.end_time, experiences.c.rollout_id)
-        until = self._clock() + self._lease
-        taken: list[str] = []
-        while len(taken) < limit:
-            found = connection.execute(self._skip_locked(oldest.limit(limit - len(taken)))).all()
-            if not found:
-                break
-            stale = [row.rollout_id for row in found if not row.is_fresh]
-            move(connection, stale, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
-            mine = [row.rollout_id for row in found if row.is_fresh]
-            move(connection, mine, state="claimed", claim_epoch=self._epoch, lease_until=until)
-            taken += mine
+        """Claims what is ready and fresh, newest first: the nearer to the live policy, the more an update learns."""
+        ready = select(experiences.c.rollout_id).where(experiences.c.state == "open", self._ready())
+        newest = ready.where(_drawn_by_only(fresh)).order_by(experiences.c.end_time.desc(), experiences.c.rollout_id)
+        taken = list(connection.scalars(self._skip_locked(newest.limit(limit))))
+        move(connection, taken, state="claimed", claim_epoch=self._epoch, lease_until=self._clock() + self._lease)
+        self._retire(connection, ready, fresh)
         return taken
+
+    def _retire(self, connection: Connection, ready: Select[*tuple[Any, ...]], fresh: dict[str, int]) -> None:
+        """The oldest that no claim will take any more become stale (a rollback reopens them), so many at a time."""
+        left = ready.where(~_drawn_by_only(fresh)).order_by(experiences.c.end_time, experiences.c.rollout_id)
+        stale = list(connection.scalars(self._skip_locked(left.limit(RETIRED_AT_A_TIME))))
+        move(connection, stale, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
 
     def _void(self, connection: Connection) -> None:
         """Claims that no longer count are open again."""

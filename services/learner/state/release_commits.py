@@ -62,13 +62,16 @@ class ReleaseCommits:
                 self._commit(connection, candidate, Verdict(passed=True, lines=("ok release 0",)))
 
     def refuse(self, candidate: Candidate, verdict: Verdict) -> None:
-        """Records the refusal; the experiences of a refused policy are discarded. The same again changes nothing."""
+        """Records the refusal; the experiences of a refused policy are discarded. The same again changes nothing.
+
+        What an older epoch had claimed was not judged by its worth: it is open again, and stays so.
+        """
         with fenced_write(self._database, self._epoch) as connection:
             if not _decide(connection, candidate, verdict):
                 return
             row = release_row(candidate, verdict, ReleaseState.REFUSED, self._origin.clock())
             insert_missing(connection, releases, [row])
-            if candidate.kind is ReleaseKind.POLICY:
+            if candidate.kind is ReleaseKind.POLICY and candidate.epoch == self._epoch:
                 mine = (experiences.c.state == "claimed", experiences.c.claim_epoch == candidate.epoch)
                 move(connection, candidate.rollout_ids, *mine, state="stale", stale_reason=REFUSED)
 

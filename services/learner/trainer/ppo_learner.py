@@ -33,6 +33,7 @@ class PpoLearner:
         self._ppo = PpoUpdate(model, settings)
         self._sampler = GateSampler(model)
         self._gate_samples = gate_samples
+        self._gate_prompts: dict[tuple[int, ...], None] = {}
         self._end_ids = end_ids
         self._release_zero = Path(tempfile.mkdtemp(dir=scratch, prefix="release-0-"))
         self.save(self._release_zero)
@@ -73,9 +74,13 @@ class PpoLearner:
         return PolicyUpdate(skipped=report.skipped, metrics=_metrics(report))
 
     def measure(self, batch: Sequence[ScoredExperience]) -> Mapping[str, float]:
-        """Answers to the batch's newest prompts, drawn as most of the batch was."""
-        newest = sorted(batch, key=lambda item: item.experience.rollout.end_time, reverse=True)
-        prompts = list(dict.fromkeys(item.experience.rollout.prompt_token_ids for item in newest))[: self._gate_samples]
+        """Answers to the gate's prompts, drawn as most of the batch was.
+
+        The prompts are the first that batches brought, and stay: so the reference policy answers each only once.
+        """
+        for item in batch[: self._gate_samples]:
+            if len(self._gate_prompts) < self._gate_samples:
+                self._gate_prompts[item.experience.rollout.prompt_token_ids] = None
         lengths = [len(item.experience.rollout.response_token_ids) for item in batch]
         temperatures = [item.experience.rollout.sampling.temperature for item in batch]
         sampling = GateSampling(
@@ -83,7 +88,7 @@ class PpoLearner:
             max_new_tokens=max(lengths),
             end_ids=self._end_ids,
         )
-        return self._sampler.measure(prompts, sampling)
+        return self._sampler.measure(list(self._gate_prompts), sampling)
 
     def close(self) -> None:
         """Removes what it kept in the scratch folder."""

@@ -104,7 +104,7 @@ class RewardSettings(Section):
     replica_id: str = Field("reward-0", min_length=1, description="Stable name; also the group's static member id.")
     learner_address: str = Field("127.0.0.1:50053", description="gRPC of the learner, for acknowledgements.")
     scorer: Literal["embedded", "scripted"] = Field("embedded", description="What gives features and log-probs.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the base model's pass.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the pass; auto: bf16 where fast.")
     max_batch: int = Field(16, ge=1, le=256, description="Rollouts a model pass.")
     resident_versions: int = Field(8, ge=2, description="Reward models kept in memory.")
     spread_penalty: float = Field(0.5, ge=0, description="k in r = 2p - 1 - k * spread.")

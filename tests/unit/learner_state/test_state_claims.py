@@ -62,12 +62,12 @@ def state_of(learner: LearnerStore, name: str) -> tuple[str, str]:
 
 
 class TestReady:
-    def test_oldest_first_and_once(self, learner: LearnerStore) -> None:
+    def test_newest_first_and_once(self, learner: LearnerStore) -> None:
         grow(learner, 0)
         fill(learner, "r1", "r2", "r3")
         assert learner.experiences.ready_count(policy_version=policy_version(0)) == 3
-        assert claim(learner, limit=2) == ["r1", "r2"]
-        assert claim(learner) == ["r3"]
+        assert claim(learner, limit=2) == ["r3", "r2"]
+        assert claim(learner) == ["r1"]
         assert claim(learner) == []
 
     def test_the_experience_is_the_whole_join(self, learner: LearnerStore) -> None:

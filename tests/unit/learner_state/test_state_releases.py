@@ -57,7 +57,7 @@ class TestCommit:
     def test_writes_release_uses_claims_and_outbox_together(self, learner: LearnerStore) -> None:
         learner.commits.commit_first(learner.candidate(0))
         fill(learner, "r1", "r2", "r3")
-        assert train(learner, 1, parent=0) == ("r1", "r2")
+        assert train(learner, 1, parent=0) == ("r3", "r2")
         live = learner.candidates.live(ReleaseKind.POLICY)
         assert live is not None and live.version == policy_version(1) and live.state is ReleaseState.COMMITTED
         assert learner.candidates.verdict(policy_version(1)) == YES
@@ -65,8 +65,8 @@ class TestCommit:
             used = connection.execute(select(uses).order_by(uses.c.rollout_id)).all()
             events = [decode_announcement(value) for value in connection.scalars(select(outbox.c.value))]
         assert [(row.rollout_id, row.feedback_id, row.tenant) for row in used] == [
-            ("r1", "f-r1", "default"),
             ("r2", "f-r2", "default"),
+            ("r3", "f-r3", "default"),
         ]
         assert [(event.sequence, event.version, event.reason) for event in events] == [
             (1, policy_version(0), AnnouncementReason.RELEASE),
@@ -148,7 +148,7 @@ def test_a_refusal_is_kept_and_discards_the_batch(learner: LearnerStore) -> None
     learner.commits.commit_first(learner.candidate(0))
     fill(learner, "r1", "r2")
     learner.experiences.claim(limit=1, policy_version=policy_version(0), reward_model_version=reward_version(0))
-    candidate = learner.candidate(1, rollouts=("r1",))
+    candidate = learner.candidate(1, rollouts=("r2",))
     learner.candidates.submit(candidate)
     learner.commits.refuse(candidate, NO)
     assert learner.candidates.verdict(candidate.version) == NO

@@ -42,8 +42,8 @@ def test_ingest_claims_and_commits_scan_no_table_that_grows(database: Database, 
         facts += [rollout, make_score(rollout), make_thumb(f"f{number}", rollout=rollout.rollout_id)]
     ingest_facts(database, clock, facts)
     learner.experiences.claim(limit=5, policy_version=policy_version(0), reward_model_version=reward_version(0))
-    names = tuple(f"r{number}" for number in range(5))
-    candidate = learner.candidate(1, rollouts=names, feedback=("f0",))
+    names = tuple(f"r{number}" for number in range(15, 20))
+    candidate = learner.candidate(1, rollouts=names, feedback=("f19",))
     learner.candidates.submit(candidate)
     learner.commits.commit(candidate, Verdict(passed=True, lines=()))
     learner.experiences.rated_examples(limit=10)

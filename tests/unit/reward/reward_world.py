@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -58,7 +59,7 @@ class CountingBase(ScriptedBase):
         self.passes: list[int] = []
         self.failure: Exception | None = None
 
-    def run(self, answers: list[Answer]) -> list[PassResult]:  # type: ignore[override]
+    def run(self, answers: Sequence[Answer]) -> list[PassResult]:
         self.passes.append(len(answers))
         if self.failure is not None:
             raise self.failure

@@ -49,7 +49,7 @@ def _answers(base: BasePass) -> list[Answer]:
 
 
 def _plainly(folder: Path, answer: Answer) -> tuple[np.ndarray, np.ndarray]:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([answer.prompt_token_ids + answer.response_token_ids])
     with torch.no_grad():
         out = model(input_ids=ids, output_hidden_states=True, use_cache=False)

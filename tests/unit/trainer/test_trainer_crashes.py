@@ -1,6 +1,6 @@
 """Killed between any two steps, the trainer goes on from the live release, and no experience is trained twice.
 
-For each step: two batches are rated, the process dies right after the step, another starts. Pass: within some turns
+For each step: three batches are rated, the process dies right after the step, another starts. Pass: within some turns
 every experience is used by exactly one release of the live lineage, and the policy's own record (a digest chained over
 the batches it saw) equals the one computed from the lineage in the store.
 """
@@ -33,8 +33,8 @@ def test_killed_after(step: str, tmp_path: Path) -> None:
     if step == "candidates.acknowledged_by":
         world.stop()
         # That step belongs to the reward model's half of the cycle.
-        world = TrainerWorld(folder=tmp_path / "other", learner=scripted_settings(reward_min_new_thumbs=2))
-    names = world.rate(2 * BATCH)
+        world = TrainerWorld(folder=tmp_path / "other")
+    names = world.rate(3 * BATCH)
     world.crash_after = step
     submit = world.state.candidates.submit
     if step == "candidates.submit":
@@ -44,14 +44,14 @@ def test_killed_after(step: str, tmp_path: Path) -> None:
             world.crashed = True
             raise Crash
 
-        world.state.candidates.submit = submit_and_die  # type: ignore[method-assign]
+        world.state.candidates.submit = submit_and_die  # type: ignore[method-assign,assignment]
     with pytest.raises(Crash):
         for _ in range(10):
             world.turn()
     world.restart()
-    world.turns_until(lambda: len(world.lineage()) == 2)
+    world.turns_until(lambda: len(world.lineage()) == 3)
     line = world.lineage()
-    assert sorted(world.used(line[0].version) + world.used(line[1].version)) == names
+    assert sorted(name for release in line for name in world.used(release.version)) == names
     assert set(world.states().values()) == {"used"}
     assert isinstance(world.policy, ScriptedPolicy)
     assert world.policy.state == _told_by(world, line)

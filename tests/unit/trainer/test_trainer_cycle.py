@@ -24,13 +24,13 @@ def world(tmp_path: Path) -> Iterator[TrainerWorld]:
 
 
 def test_thumbs_become_a_reward_model_and_then_policies(world: TrainerWorld) -> None:
-    names = world.rate(2 * BATCH)
-    world.turns_until(lambda: len(world.lineage()) == 2)
-    first, second = world.lineage()
+    names = world.rate(3 * BATCH)
+    world.turns_until(lambda: len(world.lineage()) == 3)
+    first, second, third = world.lineage()
     reward_model = world.live(ReleaseKind.REWARD_MODEL)
     assert reward_model is not None and reward_model.parent_version
     assert first.reward_model_version == second.reward_model_version == reward_model.version
-    assert sorted(world.used(first.version) + world.used(second.version)) == names
+    assert sorted(name for release in (first, second, third) for name in world.used(release.version)) == names
     assert first.manifest_sha256 != second.manifest_sha256
     assert set(world.states().values()) == {"used"}
     manifest = world.ground.checkpoints.read_manifest(second.checkpoint_path, second.manifest_sha256)
@@ -93,7 +93,7 @@ def test_the_reward_room_away_gives_the_batch_back(world: TrainerWorld) -> None:
     names = world.rate(BATCH)
     world.reward.failure = Unavailable("the reward room is away")
     with pytest.raises(Unavailable):
-        world.turn()
+        world.turns_until(lambda: False)
     assert [world.states()[name] for name in names] == ["open"] * BATCH
     world.reward.failure = None
     world.turns_until(lambda: bool(world.lineage()))
@@ -109,7 +109,7 @@ def test_a_stop_between_steps_gives_the_batch_back(world: TrainerWorld) -> None:
 
     world.reward.rescore = stopping  # type: ignore[method-assign,assignment]
     with pytest.raises(Stopped):
-        world.turn()
+        world.turns_until(lambda: False)
     assert [world.states()[name] for name in names] == ["open"] * BATCH
 
 
@@ -136,9 +136,8 @@ class Wild(ScriptedPolicy):
 def test_a_refused_candidate_costs_its_batch_and_leaves_no_trace_in_the_policy(tmp_path: Path) -> None:
     world = TrainerWorld(folder=tmp_path, make_learner=Wild)
     names = world.rate(BATCH)
-    world.turn()
+    world.turns_until(lambda: [world.states()[name] for name in names] == ["stale"] * BATCH)
     assert world.lineage() == []
-    assert [world.states()[name] for name in names] == ["stale"] * BATCH
     world.rate(BATCH)
     world.turns_until(lambda: bool(world.lineage()))
     assert isinstance(world.policy, ScriptedPolicy) and world.policy.state[0] == 1
@@ -155,8 +154,7 @@ class NothingToLearn(ScriptedPolicy):
 def test_a_skipped_update_discards_its_batch_with_the_reason(tmp_path: Path) -> None:
     world = TrainerWorld(folder=tmp_path, make_learner=NothingToLearn)
     names = world.rate(BATCH)
-    world.turn()
-    assert [world.states()[name] for name in names] == ["stale"] * BATCH
+    world.turns_until(lambda: [world.states()[name] for name in names] == ["stale"] * BATCH)
     assert world.lineage() == []
     assert world.metrics.value("thumbloop_trainer_updates_total", kind="policy", outcome="skipped") == 1
     world.stop()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import select
 
@@ -20,6 +20,7 @@ from services.learner.base_identity import SCRIPTED, BaseIdentity
 from services.learner.ports import ReleaseRow
 from services.learner.releaser.releaser import Releaser
 from services.learner.roles import Ground, make_releaser, make_state
+from services.learner.state.release_rows import release_from
 from services.learner.trainer import assembly
 from services.learner.trainer.cycle import Cycle
 from services.learner.trainer.learners import PolicyLearner
@@ -98,6 +99,7 @@ class TrainerWorld:
     make_learner: Callable[[], PolicyLearner] | None = None
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.clock = ManualClock(1000.0)
         self.reward = FakeReward()
         self.crash_after = ""
@@ -185,7 +187,8 @@ class TrainerWorld:
     def lineage(self) -> list[ReleaseRow]:
         """Published policy releases, oldest first, release 0 left out."""
         with self.ground.database.read() as connection:
-            rows = {row.version: row for row in connection.execute(select(releases).where(releases.c.kind == "policy"))}
+            found = connection.execute(select(releases).where(releases.c.kind == ReleaseKind.POLICY.value))
+            rows = {row.version: release_from(row) for row in found}
         line, version = [], self.live_version()
         while rows[version].parent_version:
             line.append(rows[version])
@@ -203,7 +206,7 @@ class TrainerWorld:
             epoch=self.state.epoch,
             store=Fragile(self.state.experiences, "store", self),
             candidates=Fragile(self.state.candidates, "candidates", self),
-            checkpoints=Fragile(self.ground.checkpoints, "checkpoints", self),
+            checkpoints=cast(CheckpointStore, Fragile(self.ground.checkpoints, "checkpoints", self)),
             reward=lambda pacing: Fragile(self.reward, "reward", self),
             metrics=self.metrics,
             clock=self.clock,
