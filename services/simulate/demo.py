@@ -28,7 +28,7 @@ from services.simulate.counting import Observed
 from services.simulate.held_out import HeldOutAnswer, draw_held_out
 from services.simulate.journal import Journal
 from services.simulate.learner_view import LearnerClient, LearnerView
-from services.simulate.live_table import draw
+from services.simulate.live_table import PlainProgress, draw
 from services.simulate.prompts import load_prompts
 from services.simulate.report import RunFacts, print_summary, write_report
 from services.simulate.tastes import find_taste
@@ -158,19 +158,16 @@ class Demo:
 
     async def _watch(self, learner: LearnerClient, live: Live) -> None:
         """Looks at the learner and draws, for ever."""
+        plain = PlainProgress(self._console)
         while True:
-            view = await learner.look()
-            self._progress.view = view or self._progress.view
+            self._progress.view = await learner.look() or self._progress.view
             elapsed_s = time.monotonic() - self._started
-            live.update(
-                draw(
-                    self._progress.view,
-                    self._journal.counts,
-                    started_at=self._started_at,
-                    elapsed_s=elapsed_s,
-                    phase=self._progress.phase,
-                )
-            )
+            view, phase = self._progress.view, self._progress.phase
+            if self._console.is_terminal:
+                counts = self._journal.counts
+                live.update(draw(view, counts, started_at=self._started_at, elapsed_s=elapsed_s, phase=phase))
+            else:
+                plain.tell(view, started_at=self._started_at, elapsed_s=elapsed_s, phase=phase)
             await asyncio.sleep(TICK_S)
 
 

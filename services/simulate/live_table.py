@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 from thumbloop.learner.v1 import learner_pb2
@@ -28,10 +28,35 @@ def draw(view: LearnerView | None, counts: Counts, *, started_at: float, elapsed
         return Group(head, Text("the learner does not answer", style="yellow"))
     table = Table(expand=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("version", "state") else "right")
+        is_text = column in ("version", "state")
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=is_text)
     for release in view.releases[-ROWS:]:
         table.add_row(*cells(release, started_at), style="dim" if not release.HasField("publish_time") else None)
     return Group(head, table, Text(learner_line(view.status), style="dim"))
+
+
+class PlainProgress:
+    """The same for a log file: a line whenever the phase changes or a release is decided."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = ""
+        self._told: set[str] = set()
+
+    def tell(self, view: LearnerView | None, *, started_at: float, elapsed_s: float, phase: str) -> None:
+        """What is new since the last call."""
+        if phase != self._phase:
+            self._phase = phase
+            self._console.print(f"{elapsed_s:5.0f} s  {phase}", highlight=False)
+        for release in view.releases if view else ():
+            if release.version not in self._told:
+                self._told.add(release.version)
+                facts = zip(COLUMNS[2:], cells(release, started_at)[2:], strict=True)
+                self._console.print(
+                    f"{elapsed_s:5.0f} s  {release.version}  " + ", ".join(f"{name} {value}" for name, value in facts),
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
 
 def cells(release: learner_pb2.Release, started_at: float) -> tuple[str, ...]:

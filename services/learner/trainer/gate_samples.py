@@ -45,8 +45,10 @@ class GateSampler:
     @torch.no_grad()
     def measure(self, prompts: Sequence[Prompt], sampling: GateSampling) -> dict[str, float]:
         """Answers each prompt once. Gives "finite" (1 or 0), "kl_per_answer" (nats), "distinct2", "distinct2_ratio",
-        "entropy_candidate" (nats a token), "entropy_ratio", "gate_samples".
+        "entropy_candidate" (nats a token), "entropy_ratio", "gate_samples"; of broken weights "finite" alone.
         """
+        if not all(bool(torch.isfinite(part).all()) for part in self._model.adapter_parameters().values()):
+            return {"finite": 0.0}
         answers = self._draw(prompts, sampling)
         batch = self._model.with_reference(
             self._model.prepare(

@@ -92,6 +92,12 @@ class PolicyStep:
         ids = [experience.rollout.rollout_id for experience in claimed]
         submitted = False
         try:
+            lame = [experience.rollout.rollout_id for experience in claimed if not _whole(experience)]
+            if lame:
+                # Left in, they would stop every batch that they come into.
+                self._drop(lame, "its score came without log-probs of each token, or without features", "stale")
+                ids = [rollout_id for rollout_id in ids if rollout_id not in lame]
+                return False
             if len(claimed) < self._pace.rollouts:
                 return False
             batch = self._score(claimed, reward_model_version)
@@ -195,6 +201,12 @@ class PolicyStep:
             self._metrics.set("thumbloop_trainer_kl_nats", outcome.metrics["kl_per_answer_batch"])
         if "entropy" in outcome.metrics:
             self._metrics.set("thumbloop_trainer_entropy_nats", outcome.metrics["entropy"])
+
+
+def _whole(experience: Experience) -> bool:
+    """It has what every update and every reward model needs."""
+    tokens = len(experience.rollout.response_token_ids)
+    return 0 < tokens == len(experience.reference_log_probs) and bool(experience.features)
 
 
 def batch_metrics(batch: Sequence[ScoredExperience]) -> dict[str, float]:

@@ -144,6 +144,14 @@ def test_a_refused_candidate_costs_its_batch_and_leaves_no_trace_in_the_policy(t
     world.stop()
 
 
+def test_an_experience_without_reference_is_discarded_and_the_rest_goes_on(world: TrainerWorld) -> None:
+    lame = world.rate(1, whole=False)
+    names = world.rate(BATCH)
+    world.turns_until(lambda: bool(world.lineage()))
+    assert world.states()[lame[0]] == "stale"
+    assert world.used(world.live_version()) == names
+
+
 class NothingToLearn(ScriptedPolicy):
     """Skips every update."""
 

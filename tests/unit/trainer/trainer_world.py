@@ -167,8 +167,13 @@ class TrainerWorld:
         assert release is not None
         return release.version
 
-    def rate(self, number: int, *, up: Callable[[int], bool] = lambda index: index % 2 == 0) -> list[str]:
-        """So many rollouts of the live policy, scored by nobody's pinned model yet, each with a thumb."""
+    def rate(
+        self, number: int, *, up: Callable[[int], bool] = lambda index: index % 2 == 0, whole: bool = True
+    ) -> list[str]:
+        """So many rollouts of the live policy, scored by nobody's pinned model yet, each with a thumb.
+
+        Not `whole`: the score lacks the last token's log-prob.
+        """
         names = [f"r{next(self._numbers):04d}" for _ in range(number)]
         for index, name in enumerate(names):
             liked = up(index)
@@ -177,7 +182,10 @@ class TrainerWorld:
                 response_token_ids=(300, 301, 302, 303) if liked else (310, 311, 312, 313),
             )
             thumb = make_thumb(f"f-{name}", rollout=name, up=liked, rater=f"rater-{index % 7}", seconds=2.0)
-            ingest_facts(self.ground.database, self.clock, [rollout, scripted_score(rollout), thumb])
+            score = scripted_score(rollout)
+            if not whole:
+                score = replace(score, reference_log_probs=score.reference_log_probs[:-1])
+            ingest_facts(self.ground.database, self.clock, [rollout, score, thumb])
         return names
 
     def states(self) -> dict[str, str]:
