@@ -6,7 +6,6 @@ two machines), the same answers pass and fail, and measuring is quick enough to 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -75,13 +74,6 @@ def test_an_empty_answer_has_no_tokens_and_fails(scorer: GuardScorer) -> None:
     assert statistics.tokens == 0
     assert not judge(statistics, load_calibration().thresholds).passed
     assert scorer.statistics([]) == []
-
-
-def test_measuring_64_answers_takes_less_than_half_a_minute_of_one_core(scorer: GuardScorer) -> None:
-    pairs = _pairs(_sample("base", 64))
-    started = time.process_time()
-    scorer.statistics(pairs)
-    assert time.process_time() - started < 30
 
 
 def test_sampling_is_seeded() -> None:
