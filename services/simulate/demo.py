@@ -35,7 +35,7 @@ from services.simulate.tastes import find_taste
 from services.simulate.users import Crowd, Habits
 
 HELD_OUT_ANSWERS = 128
-END_RESERVE_S = 170.0
+END_RESERVE_S = 115.0
 """Kept for measuring, stopping and counting."""
 FIRST_CYCLE_S = 40.0
 CYCLES_TO_SETTLE = 3

@@ -16,6 +16,7 @@ from rich.table import Table
 from services.embedded.plan import EmbeddedPlan
 from services.learner.state.queries.thumb_to_token import thumb_times
 from services.shared.checkpoints import CheckpointStore
+from services.shared.domain.release import version_number
 from services.shared.ids import utc_now
 from services.shared.store.database import open_database
 from services.simulate.counting import (
@@ -136,7 +137,7 @@ def points(policies: Sequence[PublishedPolicy], observed: Observed) -> list[Rele
     ]
     return [
         ReleasePoint(
-            version=policy.version,
+            version=f"v{version_number(policy.version)}",
             time_s=max(0.0, policy.publish_time.timestamp() - observed.started_at),
             thumbs_up_rate=known(policy, "thumbs_up_rate"),
             thumbs=int(known(policy, "thumbs") or 0),

@@ -28,7 +28,7 @@ class ReflectionClient:
         """The response as JSON, fields at their defaults included."""
         found = self._pool.FindServiceByName(service).FindMethodByName(method)
         message = json_format.ParseDict(dict(request), GetMessageClass(found.input_type)())
-        invoke = self._channel.unary_unary(
+        invoke: Any = self._channel.unary_unary(
             f"/{service}/{method}",
             request_serializer=lambda value: value.SerializeToString(),
             response_deserializer=GetMessageClass(found.output_type).FromString,

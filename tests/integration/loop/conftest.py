@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.embedded.plan import EmbeddedPlan, choose_ports
+from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
 from services.embedded.supervisor import Supervisor
 
-SCRIPTED = {
+SCRIPTED: Overrides = {
     "generator": {"engine": "scripted", "scripted_token_interval_s": 0.01},
     "reward": {"scorer": "scripted"},
     "learner": {
