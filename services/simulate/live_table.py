@@ -12,6 +12,7 @@ from services.simulate.learner_view import LearnerView
 from services.simulate.measure import NEVER_S
 
 COLUMNS = ("version", "at", "state", "answers", "thumbs up", "reward", "KL nats", "staleness", "thumb to token")
+KNOWN_AT_ONCE = ("state", "reward", "KL nats", "staleness")
 ROWS = 24
 
 
@@ -51,9 +52,10 @@ class PlainProgress:
         for release in view.releases if view else ():
             if release.version not in self._told:
                 self._told.add(release.version)
-                facts = zip(COLUMNS[2:], cells(release, started_at)[2:], strict=True)
+                known = dict(zip(COLUMNS, cells(release, started_at), strict=True))
+                facts = ", ".join(f"{name} {known[name]}" for name in KNOWN_AT_ONCE)
                 self._console.print(
-                    f"{elapsed_s:5.0f} s  {release.version}  " + ", ".join(f"{name} {value}" for name, value in facts),
+                    f"{elapsed_s:5.0f} s  {release.version}  {facts}",
                     highlight=False,
                     soft_wrap=True,
                 )

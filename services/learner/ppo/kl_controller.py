@@ -1,6 +1,7 @@
-"""What a nat of KL costs, update by update: a fixed price, or one that steers to a target.
+"""What a nat of KL costs, update by update: a fixed price, one that rises past a target, or one that steers to it.
 
-The adaptive controller is the proportional one of Ziegler et al. (arXiv 1909.08593).
+The adaptive controller is the proportional one of Ziegler et al. (arXiv 1909.08593): it needs many updates to find its
+price. The rising one has no memory: it answers at once to the KL that the policy has, and so holds a short run too.
 """
 
 from typing import Protocol
@@ -76,8 +77,36 @@ class AdaptiveKl:
         self._coefficient = state["coefficient"]
 
 
+class RisingKl:
+    """The base price up to the target, then the price grows with the square of KL over target."""
+
+    def __init__(self, coefficient: float, target_nats: float) -> None:
+        self._base = coefficient
+        self._target = target_nats
+        self._nats = 0.0
+
+    @property
+    def coefficient(self) -> float:
+        """Thumb units per nat for the next update."""
+        return self._base * max(1.0, self._nats / self._target) ** 2
+
+    def observe(self, nats_per_answer: float, rollouts: int) -> None:
+        """This is where the policy stands."""
+        self._nats = nats_per_answer
+
+    def state(self) -> dict[str, float]:
+        """The KL last heard of."""
+        return {"nats_per_answer": self._nats}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Go on from a KL heard of before."""
+        self._nats = state["nats_per_answer"]
+
+
 def make_kl_controller(settings: KlSettings) -> KlController:
     """The controller that the settings ask for."""
     if settings.kind == "fixed":
         return FixedKl(settings.coefficient)
+    if settings.kind == "rising":
+        return RisingKl(settings.coefficient, settings.target_nats)
     return AdaptiveKl(settings.coefficient, settings.target_nats, settings.horizon_rollouts)

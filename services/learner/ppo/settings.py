@@ -8,14 +8,14 @@ from typing import Literal
 class KlSettings:
     """The price of leaving the reference policy."""
 
-    kind: Literal["adaptive", "fixed"] = "fixed"
+    kind: Literal["adaptive", "fixed", "rising"] = "rising"
     place: Literal["loss", "reward"] = "loss"
     """`loss`: the exact KL of each token's distribution, differentiated; it has no sampling noise. `reward`: the
     sampled token's log-ratio, taken off its reward, as in the first RLHF papers."""
     coefficient: float = 0.08
-    """Thumb units per nat; where `adaptive` starts."""
-    target_nats: float = 4.0
-    """KL per answer that `adaptive` steers to."""
+    """Thumb units per nat; where `adaptive` starts, and what `rising` asks up to the target."""
+    target_nats: float = 3.0
+    """KL per answer that `adaptive` steers to and past which `rising` raises the price."""
     horizon_rollouts: float = 480.0
     """How many rollouts `adaptive` takes, about, to correct a deviation."""
 

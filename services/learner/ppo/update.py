@@ -98,6 +98,8 @@ class PpoUpdate:
         if in_loss:
             prepared = self._model.with_reference(prepared)
         proximal = self._model.evaluate_all(prepared)
+        if in_loss:  # The exact KL of the policy as it stands is known before the price is asked.
+            self.kl_controller.observe(float(proximal.kl_R.sum()) / len(rewards), len(rewards))
         coefficient = self.kl_controller.coefficient
         priced = token_rewards(proximal.logprobs_R, batch.rollouts, 0.0 if in_loss else coefficient)
         values_R = self.critic.values(proximal.critic_RC)
@@ -106,7 +108,8 @@ class PpoUpdate:
         steps = self._descend(batch, prepared, proximal, whitened_R, coefficient / unit)
         value_loss = self.critic.fit(proximal.critic_RC, values_R, advantages.returns_R)
         kl = float(proximal.kl_R.sum()) / len(rewards) if in_loss else float(priced.kl_B.mean())
-        self.kl_controller.observe(kl, len(rewards))
+        if not in_loss:
+            self.kl_controller.observe(kl, len(rewards))
         return UpdateReport(
             rollouts=len(rewards),
             reward_mean=statistics.fmean(rewards),

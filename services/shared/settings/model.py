@@ -126,8 +126,10 @@ class PpoSettings(Section):
     entropy_coefficient: float = Field(0.0, ge=0, description="Of the entropy bonus.")
     kl_place: Literal["loss", "reward"] = Field("loss", description="loss: exact, differentiated; reward: sampled.")
     kl_coefficient: float = Field(0.08, ge=0, description="Thumb units a nat of KL to the reference policy.")
-    kl_controller: Literal["adaptive", "fixed"] = Field("fixed", description="Adaptive: arXiv:1909.08593.")
-    kl_target_nats: float = Field(4.0, gt=0, description="Aim of the adaptive controller, nats per answer.")
+    kl_controller: Literal["rising", "adaptive", "fixed"] = Field("rising", description="How the price moves.")
+    kl_target_nats: float = Field(
+        3.0, gt=0, description="rising: dearer past it; adaptive: steered to; nats an answer."
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     min_reward_sd: float = Field(0.15, ge=0, description="A batch whose rewards spread less is skipped.")
     lora_rank: int = Field(16, ge=1, description="Rank of the adapter.")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from services.learner.ppo.batch import PpoBatch, TrainingRollout
-from services.learner.ppo.kl_controller import AdaptiveKl, FixedKl, make_kl_controller
+from services.learner.ppo.kl_controller import AdaptiveKl, FixedKl, RisingKl, make_kl_controller
 from services.learner.ppo.rewards import mean_terms, token_rewards
 from services.learner.ppo.settings import KlSettings
 from services.learner.ppo.small_batches import CriticTrust, has_contrast
@@ -97,3 +97,15 @@ def test_a_batch_refuses_what_cannot_be_learned_from() -> None:
             behaviour_logprobs=(-1.0,),
             reference_logprobs=(-1.0, -1.0),
         )
+
+
+def test_the_rising_price_stays_up_to_the_target_and_grows_with_the_square_past_it() -> None:
+    controller = make_kl_controller(KlSettings(kind="rising", coefficient=0.1, target_nats=3.0))
+    assert isinstance(controller, RisingKl)
+    for nats, price in ((0.0, 0.1), (3.0, 0.1), (6.0, 0.4), (1.5, 0.1)):
+        controller.observe(nats, 48)
+        assert controller.coefficient == pytest.approx(price)
+    controller.observe(6.0, 48)
+    resumed = make_kl_controller(KlSettings(kind="rising", coefficient=0.1, target_nats=3.0))
+    resumed.load_state(controller.state())
+    assert resumed.coefficient == controller.coefficient
