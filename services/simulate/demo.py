@@ -42,7 +42,7 @@ CYCLES_TO_SETTLE = 3
 TICK_S = 1.0
 STORE_DEADLINE_S = 60.0
 PAUSE_DEADLINE_S = 90.0
-GATE_KL_NATS = 5.0
+GATE_KL_NATS = 5.5
 GATE_SAMPLES = 12
 
 
@@ -172,9 +172,10 @@ class Demo:
 
 
 def overrides(seed: int) -> Overrides:
-    """A short run by few users: unrated answers are ready soon, and KL is held well under what is claimed."""
+    """A short run by few users: unrated answers are ready soon, the reward model counts as skilled once it is better
+    than chance beyond doubt, and KL is held under what is claimed."""
     gate = {"max_kl_nats": GATE_KL_NATS, "samples": GATE_SAMPLES}
-    return {"learner": {"seed": seed, "unrated_wait_s": 6, "gate": gate}}
+    return {"learner": {"seed": seed, "unrated_wait_s": 6, "reward_min_auroc_low95": 0.5, "gate": gate}}
 
 
 def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Path) -> int:

@@ -1,7 +1,9 @@
 """What a nat of KL costs, update by update: a fixed price, one that rises past a target, or one that steers to it.
 
 The adaptive controller is the proportional one of Ziegler et al. (arXiv 1909.08593): it needs many updates to find its
-price. The rising one has no memory: it answers at once to the KL that the policy has, and so holds a short run too.
+price. The rising one has no memory: it answers at once to the KL that the policy has, and so holds a short run too. It
+also shortens the steps: Adam's are as long however little the rewards say, and near the budget noise alone would spend
+what is left of it.
 """
 
 from typing import Protocol
@@ -17,6 +19,10 @@ class KlController(Protocol):
     @property
     def coefficient(self) -> float:
         """Thumb units per nat for the next update."""
+
+    @property
+    def pressure(self) -> float:
+        """At least 1: what the learning rate of the next update is divided by."""
 
     def observe(self, nats_per_answer: float, rollouts: int) -> None:
         """Hear the mean KL of the answers of one update."""
@@ -38,6 +44,11 @@ class FixedKl:
     def coefficient(self) -> float:
         """Thumb units per nat for the next update."""
         return self._coefficient
+
+    @property
+    def pressure(self) -> float:
+        """None."""
+        return 1.0
 
     def observe(self, nats_per_answer: float, rollouts: int) -> None:
         """Nothing to adapt."""
@@ -63,6 +74,11 @@ class AdaptiveKl:
         """Thumb units per nat for the next update."""
         return self._coefficient
 
+    @property
+    def pressure(self) -> float:
+        """None."""
+        return 1.0
+
     def observe(self, nats_per_answer: float, rollouts: int) -> None:
         """Multiply the price by 1 + error * rollouts / horizon, the relative error clipped to +-0.5."""
         error = min(max(nats_per_answer / self._target - 1, -_MAX_ERROR), _MAX_ERROR)
@@ -78,7 +94,8 @@ class AdaptiveKl:
 
 
 class RisingKl:
-    """The base price up to the target, then the price grows with the square of KL over target."""
+    """The base price and step up to the target; then the price grows with the square of KL over target, and the step
+    shrinks with it."""
 
     def __init__(self, coefficient: float, target_nats: float) -> None:
         self._base = coefficient
@@ -88,7 +105,12 @@ class RisingKl:
     @property
     def coefficient(self) -> float:
         """Thumb units per nat for the next update."""
-        return self._base * max(1.0, self._nats / self._target) ** 2
+        return self._base * self.pressure
+
+    @property
+    def pressure(self) -> float:
+        """1 up to the target, then the square of KL over target."""
+        return max(1.0, self._nats / self._target) ** 2
 
     def observe(self, nats_per_answer: float, rollouts: int) -> None:
         """This is where the policy stands."""

@@ -14,8 +14,8 @@ class KlSettings:
     sampled token's log-ratio, taken off its reward, as in the first RLHF papers."""
     coefficient: float = 0.08
     """Thumb units per nat; where `adaptive` starts, and what `rising` asks up to the target."""
-    target_nats: float = 3.0
-    """KL per answer that `adaptive` steers to and past which `rising` raises the price."""
+    target_nats: float = 2.5
+    """KL per answer that `adaptive` steers to and past which `rising` raises the price and shortens the steps."""
     horizon_rollouts: float = 480.0
     """How many rollouts `adaptive` takes, about, to correct a deviation."""
 

@@ -101,6 +101,8 @@ class PpoUpdate:
         if in_loss:  # The exact KL of the policy as it stands is known before the price is asked.
             self.kl_controller.observe(float(proximal.kl_R.sum()) / len(rewards), len(rewards))
         coefficient = self.kl_controller.coefficient
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate / self.kl_controller.pressure
         priced = token_rewards(proximal.logprobs_R, batch.rollouts, 0.0 if in_loss else coefficient)
         values_R = self.critic.values(proximal.critic_RC)
         advantages, explained, trusted = self._advantages(priced, values_R, proximal.lengths_B)

@@ -24,6 +24,10 @@ from services.shared.domain.errors import Corrupt, Fenced, Unavailable
 CALL_TIMEOUT_MS = 5_000
 EMPTY_POLL_S = 0.02
 """Between two looks for records: the price is so much delay, the gain is an idle reader that costs next to nothing."""
+SETTLE_S = 3.0
+UPKEEP_S = 1.0
+PATIENT_POLL_MS = 100
+"""A group's member polls with this patience for SETTLE_S after its assignment changed, then once in UPKEEP_S."""
 SILENCE_S = 2.0
 """After so long without a record a reader asks whether Kafka is still there."""
 SESSION_TIMEOUT_MS = 10_000
@@ -89,11 +93,15 @@ class _KafkaReader:
         does not hold empty fetches (the embedded one). So it is asked at intervals instead."""
         deadline = time.monotonic() + timeout_s
         while True:
-            batches = consumer.poll(timeout_ms=0, max_records=max_records)
+            batches = consumer.poll(timeout_ms=self._patience_ms(consumer), max_records=max_records)
             left_s = deadline - time.monotonic()
             if batches or left_s <= 0:
                 return batches
             time.sleep(min(EMPTY_POLL_S, left_s))
+
+    def _patience_ms(self, consumer: Any) -> int:
+        """How long one of the client's own polls may wait."""
+        return 0
 
     def _ask_for_a_sign_of_life(self, consumer: Any) -> None:
         """kafka-python's poll returns nothing, silently and for ever, from a Kafka that is away."""
@@ -184,6 +192,9 @@ class KafkaGroupReader(_KafkaReader):
     def __init__(self, connection: KafkaConnection, *, group: str, member_id: str, topic: str) -> None:
         super().__init__(connection)
         self._group = connection.full_name(group)
+        self._assigned: set[Any] = set()
+        self._settled_at = 0.0
+        self._upkeep_at = 0.0
         self._member_id = member_id
         self._topic = topic
 
@@ -203,6 +214,17 @@ class KafkaGroupReader(_KafkaReader):
     def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
         """See `GroupReader`."""
         return self._poll(timeout_s, max_records)
+
+    def _patience_ms(self, consumer: Any) -> int:
+        """Joining the group and finding its offsets happen inside a poll, and are begun anew when its time is up: so
+        polls are given time while the assignment is new, and now and then later."""
+        now, assigned = time.monotonic(), consumer.assignment()
+        if assigned != self._assigned:
+            self._assigned, self._settled_at = set(assigned), now + SETTLE_S
+        if assigned and now >= self._settled_at and now < self._upkeep_at:
+            return 0
+        self._upkeep_at = now + UPKEEP_S
+        return PATIENT_POLL_MS
 
     def commit(self, records: Sequence[Record]) -> None:
         """See `GroupReader`. Raises Unavailable when the group did not take it: the records will come again."""

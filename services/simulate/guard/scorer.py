@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils.logging import disable_progress_bar
 
 from services.simulate.guard.verdict import AnswerStatistics, repeated_trigrams
 
@@ -43,6 +44,7 @@ class GuardScorer:
         path = Path(model_path).expanduser()
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"no model at {path}: convert the chat model or give its folder")
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         self._model = model.eval()

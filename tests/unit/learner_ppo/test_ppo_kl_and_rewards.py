@@ -105,6 +105,7 @@ def test_the_rising_price_stays_up_to_the_target_and_grows_with_the_square_past_
     for nats, price in ((0.0, 0.1), (3.0, 0.1), (6.0, 0.4), (1.5, 0.1)):
         controller.observe(nats, 48)
         assert controller.coefficient == pytest.approx(price)
+        assert controller.pressure == pytest.approx(price / 0.1)
     controller.observe(6.0, 48)
     resumed = make_kl_controller(KlSettings(kind="rising", coefficient=0.1, target_nats=3.0))
     resumed.load_state(controller.state())
