@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from services.shared.domain.errors import InvalidInput
 from services.simulate.words import words
 
 READER = frozenset(
@@ -35,7 +36,7 @@ class Taste:
     likes: Callable[[str], bool]
 
 
-class UnknownTasteError(ValueError):
+class UnknownTasteError(InvalidInput):
     """A taste was asked for that is not in ``TASTES``."""
 
 

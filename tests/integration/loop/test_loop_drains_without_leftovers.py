@@ -18,15 +18,20 @@ from services.embedded.supervisor import Supervisor
 from tests.support.loop import crowd_of, eventually
 
 
-def processes_of_the_run() -> list[psutil.Process]:
-    """Broker and services, with all that they started. The guardian, which ends with this process, is not one."""
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    return [child for child in children if not any("guardian" in word for word in child.cmdline())]
+def processes_of_the_run(data_dir: Path) -> list[psutil.Process]:
+    """Broker and services, with all that they started; other tests' brokers live on."""
+
+    def belongs(child: psutil.Process) -> bool:
+        words = child.cmdline()
+        return "services.cli" in words or any(str(data_dir) in word for word in words)
+
+    found = [child for child in psutil.Process(os.getpid()).children() if belongs(child)]
+    return found + [grandchild for child in found for grandchild in child.children(recursive=True)]
 
 
 @pytest.mark.kafka
 async def test_stop_leaves_no_process_and_no_port(scripted_loop: Supervisor, tmp_path: Path) -> None:
-    children = processes_of_the_run()
+    children = processes_of_the_run(tmp_path)
     assert len(children) >= 4
     crowd, journal = crowd_of(scripted_loop.plan, tmp_path / "journal.jsonl")
     users = asyncio.create_task(crowd.run())
