@@ -44,8 +44,8 @@ test: setup browser ## All tests on the embedded broker, the real model and a re
 	@$(BIN)/pytest tests
 
 .PHONY: test-kafka
-test-kafka: setup ## Contract and integration tests on Apache Kafka (KAFKA_HOME)
-	@$(BIN)/pytest tests/contract tests/integration --broker apache
+test-kafka: setup ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
+	@$(BIN)/pytest tests/contract/bus tests/integration --broker apache
 
 .PHONY: lint
 lint: $(VENV)/.packages ## Style, types, architecture, protos
@@ -63,7 +63,7 @@ proto: $(VENV)/.packages ## Generate protos/gen from protos/thumbloop
 	@$(BIN)/python protos/generate.py
 
 .PHONY: bench
-bench: setup ## Benchmarks: how fast answers are drawn, and what a flip costs them
+bench: setup ## The embedded engine against transformers' continuous batching, in one run
 	@$(BIN)/python -m tests.benchmarks.generator $(ARGS)
 
 .PHONY: clean

@@ -27,7 +27,7 @@ def topic_cells(page: TopicPage) -> tuple[str, ...]:
     return (
         page.name,
         page.key,
-        page.message,
+        page.message.rsplit(".", 1)[-1],
         str(page.partitions),
         retention(page.retention_ms),
         ", ".join(page.producers),
