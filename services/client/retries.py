@@ -17,7 +17,7 @@ class ServerAdvice(wait_base):
     """Waits as long as the server asked, else longer each time, from 0.1 to 5 seconds, with jitter."""
 
     def __init__(self) -> None:
-        self._own = wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.1)
+        self._own = wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.1)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Seconds to wait."""
