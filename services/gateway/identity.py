@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.gateway.secrets import KeyRing
 from services.shared.domain.events import NewId
 from services.shared.domain.rollout import ChatMessage, Role
+from services.shared.secrets import KeyRing
 
 ANONYMOUS_API_KEY = "anonymous"
 """Stands in a conversation's hash for requests without an API key."""

@@ -19,10 +19,10 @@ from typing import Any
 
 import jwt
 
-from services.gateway.secrets import KeyRing
 from services.shared.domain.errors import PermissionDenied, Unauthenticated
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import FeedbackKind
+from services.shared.secrets import KeyRing
 
 ALGORITHM = "HS256"
 TOKEN_TYPE = "feedback+jwt"  # explicit typing, RFC 8725 section 3.11

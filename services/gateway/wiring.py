@@ -29,7 +29,6 @@ from services.gateway.page import page_router, web_files
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.routes import releases_router
 from services.gateway.releases.tally import ThumbTally
-from services.gateway.secrets import KeyUse, load_or_create
 from services.gateway.server import HttpServer
 from services.gateway.status import LogConnection, Readiness, health_router
 from services.gateway.tokens import FeedbackTokens
@@ -37,6 +36,7 @@ from services.shared.bus.interface import Bus, Publisher
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
 from services.shared.ids import new_id, utc_now
 from services.shared.rpc.channel import open_channel
+from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings import Settings
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics

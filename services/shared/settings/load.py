@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from services.shared.domain.errors import Misconfigured
 from services.shared.settings.model import (
+    AccessSettings,
     BusSettings,
     CheckpointSettings,
     DeploymentSettings,
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     bus: BusSettings = BusSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     model: ModelSettings = ModelSettings()
+    access: AccessSettings = AccessSettings()
     gateway: GatewaySettings = GatewaySettings()
     generator: GeneratorSettings = GeneratorSettings()
     reward: RewardSettings = RewardSettings()
@@ -68,8 +70,13 @@ class Settings(BaseSettings):
 
     @property
     def secrets_dir(self) -> Path:
-        """Folder of the gateway's keys, default filled in."""
-        return self.gateway.secrets_dir or self.deployment.data_dir / "secrets"
+        """Folder of the deployment's keys, default filled in."""
+        return self.deployment.secrets_dir or self.deployment.data_dir / "secrets"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of the gateway's spool, default filled in."""
+        return self.gateway.spool.directory or self.deployment.data_dir / "spool"
 
 
 def config_path() -> Path:

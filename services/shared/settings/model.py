@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -29,6 +29,7 @@ class DeploymentSettings(Section):
     data_dir: Path = Field(Path(".thumbloop"), description="Where services keep what outlives them.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_json: bool = Field(False, description="One JSON object a line instead of text for people.")
+    secrets_dir: Path | None = Field(None, description="Keys made at first start; empty: `secrets` in the data folder.")
 
 
 class BusSettings(Section):
@@ -41,6 +42,18 @@ class BusSettings(Section):
     max_in_flight: int = Field(10_000, ge=1, description="Unacknowledged events in a producer; more are refused.")
     max_event_bytes: int = Field(1_000_000, ge=10_000, description="At most the topics' max.message.bytes.")
     embedded: bool = Field(False, description="The broker is the embedded one, which may lose its tail when killed.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are secured; SASL_SSL or SSL in production."
+    )
+    sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="With SASL_*: how the password is proved."
+    )
+    sasl_username: str = Field("", description="With SASL_*.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="With SASL_*.")
+    ssl_cafile: Path | None = Field(None, description="CA that signed the brokers' certificates; empty: the system's.")
+    ssl_certfile: Path | None = Field(None, description="Own certificate, for mutual TLS.")
+    ssl_keyfile: Path | None = Field(None, description="Key of `ssl_certfile`.")
+    ssl_check_hostname: bool = Field(True, description="The certificate must name the broker's host.")
 
 
 class CheckpointSettings(Section):
@@ -55,6 +68,31 @@ class ModelSettings(Section):
     path: str = Field("", description="Folder or hub id of a Hugging Face causal LM; empty: the embedded default.")
     name: str = Field("thumbloop", description="Name by which API clients ask for it.")
     device: str = Field("cpu", description="cpu, cuda, cuda:1, ...")
+
+
+class AccessSettings(Section):
+    """Who may call."""
+
+    anonymous_chat: bool = Field(
+        False, description="Chat over HTTP needs no API key: for one machine, never for the internet."
+    )
+    snapshot_interval_s: Seconds = Field(5.0, description="A revoked key is refused everywhere after this time.")
+    key_requests_per_s: float = Field(50.0, gt=0, description="Chat requests that a key may make, in the long run.")
+    key_burst: int = Field(100, ge=1, description="Chat requests that a key may make at once.")
+    rater_statements_per_s: float = Field(2.0, gt=0, description="Feedback that a rater may send, in the long run.")
+    rater_burst: int = Field(30, ge=1, description="Feedback that a rater may send at once.")
+
+
+class SpoolSettings(Section):
+    """The gateway's own disk, for feedback that Kafka does not have (for certain) yet."""
+
+    enabled: bool = Field(True, description="False: no volume outlives this process; feedback gets 503 instead.")
+    directory: Path | None = Field(None, description="On a volume that outlives the process; empty: `spool` there.")
+    max_items: int = Field(200_000, ge=1, description="More get 503 with Retry-After.")
+    max_bytes: int = Field(1_000_000_000, ge=1_000_000, description="More get 503 with Retry-After.")
+    patience_s: Seconds = Field(2.0, description="After this without an acknowledgement of Kafka, the disk answers.")
+    confirm_interval_s: Seconds = Field(1.0, description="Embedded broker: how often the learner's store is asked.")
+    resend_after_s: Seconds = Field(10.0, description="Embedded broker: what the store lacks by then is sent again.")
 
 
 class GatewaySettings(Section):
@@ -73,7 +111,7 @@ class GatewaySettings(Section):
     max_choices: int = Field(4, ge=1, le=16, description="Greatest n.")
     max_running: int = Field(256, ge=1, description="Chat requests at a time; more get 429 with Retry-After.")
     feedback_token_ttl_s: float = Field(30 * 86_400.0, gt=0, description="How long a response may be rated.")
-    secrets_dir: Path | None = Field(None, description="Keys made at first start; empty: `secrets` in the data folder.")
+    spool: SpoolSettings = SpoolSettings()
     cors_origins: tuple[str, ...] = Field((), description="Origins of browsers that may call from elsewhere.")
 
 
@@ -155,6 +193,16 @@ class LearnerSettings(Section):
     metrics_port: Port = Field(9103, description="Prometheus.")
     reward_address: str = Field("127.0.0.1:50052", description="gRPC of the reward service.")
     store_url: str = Field("", description="SQLAlchemy URL; empty: `store.db` in the data folder.")
+    instance_id: str = Field("learner-0", min_length=1, description="Stable name of this process; holds leases.")
+    roles: tuple[Literal["ingest", "trainer", "releaser"], ...] = Field(
+        ("ingest", "trainer", "releaser"), min_length=1, description="What this process does; ingest may run in many."
+    )
+    dead_letter_max_share: float = Field(
+        0.1, gt=0, le=1, description="Of a partition's recent records; more unreadable ones stop ingest."
+    )
+    features_retention_s: float = Field(
+        7 * 86_400.0, gt=0, description="Features and reference log-probs older than this are deleted once not needed."
+    )
     trainer: Literal["ppo", "scripted"] = Field("ppo", description="scripted: releases without a model, for tests.")
     seed: int = Field(0, ge=0, description="Of all randomness in training.")
     unrated_wait_s: float = Field(60.0, ge=0, description="An unrated rollout is ready after this time.")

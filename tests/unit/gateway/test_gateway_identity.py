@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from itertools import count
 
 from services.gateway.identity import Identifier
-from services.gateway.secrets import Key, KeyRing, KeyUse
 from services.shared.domain.rollout import ChatMessage, Role
+from services.shared.secrets import Key, KeyRing, KeyUse
 
 
 def ring(use: KeyUse, seed: bytes = b"s") -> KeyRing:

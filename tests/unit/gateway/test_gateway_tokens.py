@@ -9,10 +9,10 @@ from pathlib import Path
 import jwt
 import pytest
 
-from services.gateway.secrets import Key, KeyRing, KeyUse, load_or_create
 from services.gateway.tokens import FeedbackTokens
 from services.shared.domain.errors import PermissionDenied, Unauthenticated
 from services.shared.domain.feedback import FeedbackKind
+from services.shared.secrets import Key, KeyRing, KeyUse, load_or_create
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n!é"

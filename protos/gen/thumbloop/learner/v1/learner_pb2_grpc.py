@@ -75,6 +75,41 @@ class LearnerServiceStub:
                 request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlRequest.SerializeToString,
                 response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlResponse.FromString,
                 _registered_method=True)
+        self.FindStoredFeedback = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/FindStoredFeedback',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/CreateApiKey',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RevokeApiKey = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/RevokeApiKey',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/ListApiKeys',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.GetAccessSnapshot = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/GetAccessSnapshot',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ForgetUser = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/ForgetUser',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserResponse.FromString,
+                _registered_method=True)
+        self.GetControl = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/GetControl',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer:
@@ -137,6 +172,55 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindStoredFeedback(self, request, context):
+        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApiKey(self, request, context):
+        """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApiKey(self, request, context):
+        """Revokes a key, for ever. NOT_FOUND: no such key. Revoking twice is once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Keys, newest first, revoked ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAccessSnapshot(self, request, context):
+        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetUser(self, request, context):
+        """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetControl(self, request, context):
+        """How far an order has been carried out. NOT_FOUND: no such order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +263,41 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.AcknowledgeControl,
                     request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlRequest.FromString,
                     response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlResponse.SerializeToString,
+            ),
+            'FindStoredFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindStoredFeedback,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKey,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'GetAccessSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccessSnapshot,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotResponse.SerializeToString,
+            ),
+            'ForgetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetUser,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserResponse.SerializeToString,
+            ),
+            'GetControl': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetControl,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +517,195 @@ class LearnerService:
             '/thumbloop.learner.v1.LearnerService/AcknowledgeControl',
             thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlRequest.SerializeToString,
             thumbloop_dot_learner_dot_v1_dot_learner__pb2.AcknowledgeControlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindStoredFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/FindStoredFeedback',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/CreateApiKey',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/RevokeApiKey',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/ListApiKeys',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccessSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/GetAccessSnapshot',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetAccessSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/ForgetUser',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.ForgetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetControl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/GetControl',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.GetControlResponse.FromString,
             options,
             channel_credentials,
             insecure,

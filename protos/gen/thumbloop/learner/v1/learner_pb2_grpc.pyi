@@ -49,6 +49,20 @@ class LearnerServiceStub:
     """A replica says that it serves a version. Saying it again changes nothing."""
     AcknowledgeControl: _grpc.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeControlRequest, _learner_pb2.AcknowledgeControlResponse]
     """A consumer says that it has carried out an order."""
+    FindStoredFeedback: _grpc.UnaryUnaryMultiCallable[_learner_pb2.FindStoredFeedbackRequest, _learner_pb2.FindStoredFeedbackResponse]
+    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]
+    """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.RevokeApiKeyRequest, _learner_pb2.RevokeApiKeyResponse]
+    """Revokes a key, for ever. NOT_FOUND: no such key. Revoking twice is once."""
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ListApiKeysRequest, _learner_pb2.ListApiKeysResponse]
+    """Keys, newest first, revoked ones too."""
+    GetAccessSnapshot: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetAccessSnapshotRequest, _learner_pb2.GetAccessSnapshotResponse]
+    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+    ForgetUser: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ForgetUserRequest, _learner_pb2.ForgetUserResponse]
+    """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same."""
+    GetControl: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetControlRequest, _learner_pb2.GetControlResponse]
+    """How far an order has been carried out. NOT_FOUND: no such order."""
 
 @_typing.type_check_only
 class LearnerServiceAsyncStub(LearnerServiceStub):
@@ -71,6 +85,20 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     """A replica says that it serves a version. Saying it again changes nothing."""
     AcknowledgeControl: _aio.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeControlRequest, _learner_pb2.AcknowledgeControlResponse]  # type: ignore[assignment]
     """A consumer says that it has carried out an order."""
+    FindStoredFeedback: _aio.UnaryUnaryMultiCallable[_learner_pb2.FindStoredFeedbackRequest, _learner_pb2.FindStoredFeedbackResponse]  # type: ignore[assignment]
+    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_learner_pb2.RevokeApiKeyRequest, _learner_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Revokes a key, for ever. NOT_FOUND: no such key. Revoking twice is once."""
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_learner_pb2.ListApiKeysRequest, _learner_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Keys, newest first, revoked ones too."""
+    GetAccessSnapshot: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetAccessSnapshotRequest, _learner_pb2.GetAccessSnapshotResponse]  # type: ignore[assignment]
+    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+    ForgetUser: _aio.UnaryUnaryMultiCallable[_learner_pb2.ForgetUserRequest, _learner_pb2.ForgetUserResponse]  # type: ignore[assignment]
+    """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same."""
+    GetControl: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetControlRequest, _learner_pb2.GetControlResponse]  # type: ignore[assignment]
+    """How far an order has been carried out. NOT_FOUND: no such order."""
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks the learner, and steers it. Listens on the control port alone."""
@@ -138,5 +166,61 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.AcknowledgeControlResponse, _abc.Awaitable[_learner_pb2.AcknowledgeControlResponse]]:
         """A consumer says that it has carried out an order."""
+
+    @_abc_1.abstractmethod
+    def FindStoredFeedback(
+        self,
+        request: _learner_pb2.FindStoredFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.FindStoredFeedbackResponse, _abc.Awaitable[_learner_pb2.FindStoredFeedbackResponse]]:
+        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _learner_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.CreateApiKeyResponse, _abc.Awaitable[_learner_pb2.CreateApiKeyResponse]]:
+        """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKey(
+        self,
+        request: _learner_pb2.RevokeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.RevokeApiKeyResponse, _abc.Awaitable[_learner_pb2.RevokeApiKeyResponse]]:
+        """Revokes a key, for ever. NOT_FOUND: no such key. Revoking twice is once."""
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _learner_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.ListApiKeysResponse, _abc.Awaitable[_learner_pb2.ListApiKeysResponse]]:
+        """Keys, newest first, revoked ones too."""
+
+    @_abc_1.abstractmethod
+    def GetAccessSnapshot(
+        self,
+        request: _learner_pb2.GetAccessSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.GetAccessSnapshotResponse, _abc.Awaitable[_learner_pb2.GetAccessSnapshotResponse]]:
+        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+
+    @_abc_1.abstractmethod
+    def ForgetUser(
+        self,
+        request: _learner_pb2.ForgetUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.ForgetUserResponse, _abc.Awaitable[_learner_pb2.ForgetUserResponse]]:
+        """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same."""
+
+    @_abc_1.abstractmethod
+    def GetControl(
+        self,
+        request: _learner_pb2.GetControlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.GetControlResponse, _abc.Awaitable[_learner_pb2.GetControlResponse]]:
+        """How far an order has been carried out. NOT_FOUND: no such order."""
 
 def add_LearnerServiceServicer_to_server(servicer: LearnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""The gateway's own keys: made at the first start, kept on disk, never shared between uses.
+"""The deployment's keys: made at the first start, kept on disk, never shared between uses.
 
 A *key ring* is a small JSON file with one or more keys of one use. The newest key signs and hashes; every key in the
 file verifies, so that a key can be rotated by adding one and removing the old one when what it signed has expired.
@@ -29,6 +29,7 @@ class KeyUse(StrEnum):
     RATER = "rater-pseudonym"
     PROMPT = "prompt-id"
     CONVERSATION = "conversation-id"
+    SERVICE = "service"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,8 @@ def load_or_create(folder: Path, use: KeyUse, clock: Clock) -> KeyRing:
         return _read(path, use)
     except OSError as error:
         raise Misconfigured(
-            f"The gateway's keys in {folder} cannot be used: {error}. Make the folder writable for this user, "
-            "or set THUMBLOOP_GATEWAY__SECRETS_DIR to another one."
+            f"The keys in {folder} cannot be used: {error}. Make the folder writable for this user, "
+            "or set THUMBLOOP_DEPLOYMENT__SECRETS_DIR to another one."
         ) from error
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.secrets import KeyUse, load_or_create
 from services.shared.domain.errors import Misconfigured
+from services.shared.secrets import KeyUse, load_or_create
 
 
 def clock() -> datetime:
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_told_and_kept(tmp_path: Path, content: str) -> None:
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Misconfigured, match="THUMBLOOP_GATEWAY__SECRETS_DIR"):
+    with pytest.raises(Misconfigured, match="THUMBLOOP_DEPLOYMENT__SECRETS_DIR"):
         load_or_create(tmp_path / "file", KeyUse.PROMPT, clock)
 
 
