@@ -2,8 +2,9 @@
 
 The adaptive controller is the proportional one of Ziegler et al. (arXiv 1909.08593): it needs many updates to find its
 price. The rising one has no memory: it answers at once to the KL that the policy has, and so holds a short run too. It
-also shortens the steps: Adam's are as long however little the rewards say, and near the budget noise alone would spend
-what is left of it.
+shortens the steps before it raises the price: Adam's are as long however little the rewards say, so near the budget
+noise alone would spend what is left of it; and a price that rises early buys KL back with reward that was just learned
+(the gradient of the KL is far less noisy than that of the reward, and Adam follows whichever is steadier).
 """
 
 from typing import Protocol
@@ -11,6 +12,8 @@ from typing import Protocol
 from services.learner.ppo.settings import KlSettings
 
 _MAX_ERROR = 0.5
+_EASE = 0.6
+"""Share of the rising price's target from which on steps shorten."""
 
 
 class KlController(Protocol):
@@ -94,8 +97,8 @@ class AdaptiveKl:
 
 
 class RisingKl:
-    """The base price and step up to the target; then the price grows with the square of KL over target, and the step
-    shrinks with it."""
+    """The base price up to the target, from there on times the square of KL over target. Steps shorten earlier, past
+    a share of the target."""
 
     def __init__(self, coefficient: float, target_nats: float) -> None:
         self._base = coefficient
@@ -105,12 +108,12 @@ class RisingKl:
     @property
     def coefficient(self) -> float:
         """Thumb units per nat for the next update."""
-        return self._base * self.pressure
+        return self._base * max(1.0, self._nats / self._target) ** 2
 
     @property
     def pressure(self) -> float:
-        """1 up to the target, then the square of KL over target."""
-        return max(1.0, self._nats / self._target) ** 2
+        """1 up to `_EASE` of the target, then the square of KL over that."""
+        return max(1.0, self._nats / (_EASE * self._target)) ** 2
 
     def observe(self, nats_per_answer: float, rollouts: int) -> None:
         """This is where the policy stands."""

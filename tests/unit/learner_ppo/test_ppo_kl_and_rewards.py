@@ -99,13 +99,13 @@ def test_a_batch_refuses_what_cannot_be_learned_from() -> None:
         )
 
 
-def test_the_rising_price_stays_up_to_the_target_and_grows_with_the_square_past_it() -> None:
+def test_the_rising_price_grows_past_its_target_and_steps_shorten_before() -> None:
     controller = make_kl_controller(KlSettings(kind="rising", coefficient=0.1, target_nats=3.0))
     assert isinstance(controller, RisingKl)
-    for nats, price in ((0.0, 0.1), (3.0, 0.1), (6.0, 0.4), (1.5, 0.1)):
+    for nats, price, pressure in ((0.0, 0.1, 1), (1.8, 0.1, 1), (2.7, 0.1, 2.25), (6.0, 0.4, 100 / 9), (1.5, 0.1, 1)):
         controller.observe(nats, 48)
         assert controller.coefficient == pytest.approx(price)
-        assert controller.pressure == pytest.approx(price / 0.1)
+        assert controller.pressure == pytest.approx(pressure)
     controller.observe(6.0, 48)
     resumed = make_kl_controller(KlSettings(kind="rising", coefficient=0.1, target_nats=3.0))
     resumed.load_state(controller.state())
