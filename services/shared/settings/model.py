@@ -166,7 +166,7 @@ class PpoSettings(Section):
     kl_coefficient: float = Field(0.08, ge=0, description="Thumb units a nat of KL to the reference policy.")
     kl_controller: Literal["rising", "adaptive", "fixed"] = Field("rising", description="How the price moves.")
     kl_target_nats: float = Field(
-        3.0, gt=0, description="rising: dearer past it; adaptive: steered to; nats an answer."
+        5.0, gt=0, description="rising: dearer past it; adaptive: steered to; nats an answer."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     min_reward_sd: float = Field(0.15, ge=0, description="A batch whose rewards spread less is skipped.")
