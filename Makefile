@@ -62,9 +62,24 @@ proto: $(VENV)/.packages ## Generate protos/gen from protos/thumbloop
 	@$(BIN)/buf format -w
 	@$(BIN)/python protos/generate.py
 
-.PHONY: bench
-bench: setup ## The embedded engine against transformers' continuous batching, in one run
+.PHONY: test-chaos
+test-chaos: setup ## Everything killed a hundred times on Apache Kafka, under load: is anything acknowledged lost?
+	@$(BIN)/python -m tests.benchmarks.chaos $(ARGS)
+
+.PHONY: bench-generator
+bench-generator: setup ## The embedded engine against transformers' continuous batching, in one run
 	@$(BIN)/python -m tests.benchmarks.generator $(ARGS)
+
+.PHONY: bench-feedback
+bench-feedback: setup ## Feedback a gateway acknowledges a second, beside a bare Kafka producer
+	@$(BIN)/python -m tests.benchmarks.feedback $(ARGS)
+
+.PHONY: bench-store
+bench-store: setup ## Ingest, join and claim at 100 thousand to 10 million experiences, SQLite and PostgreSQL
+	@$(BIN)/python -m tests.benchmarks.store $(ARGS)
+
+.PHONY: bench
+bench: bench-generator bench-feedback bench-store ## All benchmarks, one after another
 
 .PHONY: clean
 clean: ## Remove the environment and all that runs have left (the cached chat model stays)

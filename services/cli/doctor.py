@@ -103,6 +103,19 @@ def check_ports() -> Finding:
     return Finding(name="default ports", ok=not taken, detail=detail, mend=mend, needed=False)
 
 
+def check_kafka() -> Finding:
+    """The Kafka of the settings: port, TLS, user. One machine starts its own, so that nobody listens is no fault."""
+    from services.shared.bus.kafka_connection import security_options
+    from services.shared.bus.kafka_diagnosis import UNREACHABLE, diagnose
+
+    bus = load_settings().bus
+    cause = diagnose(bus, security_options(bus))
+    detail = f"{bus.bootstrap_servers} answers ({bus.security_protocol})" if cause is None else cause.reason
+    needed = cause is not None and cause.reason != UNREACHABLE
+    mend = f"{cause.message[:1].upper()}{cause.message[1:]}" if cause is not None else ""
+    return Finding(name="Kafka of the settings", ok=cause is None, detail=detail, mend=mend, needed=needed)
+
+
 def check_room_to_work() -> list[Finding]:
     """Disk and memory."""
     disk = shutil.disk_usage(Path.cwd()).free / GIB
@@ -128,7 +141,7 @@ def examine() -> list[Finding]:
     """All checks, in the order in which one would mend them."""
     settings = check_settings()
     singles: list[Callable[[], Finding]] = [check_java_kafka, check_browser, check_ports]
-    model = [check_model()] if settings.ok else []
+    model = [check_model(), check_kafka()] if settings.ok else []
     return [
         check_python(),
         settings,

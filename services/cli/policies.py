@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import grpc
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
-from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
+from thumbloop.learner.v1 import learner_pb2, policy_pb2
 
-from services.shared.domain.errors import InvalidInput, Unavailable
-from services.shared.rpc.statuses import error_from_rpc
-from services.shared.settings import load_settings
+from services.cli.learner_connection import CALL_TIMEOUT_S, learner
+from services.shared.domain.errors import InvalidInput
 
 KINDS = {
     "all": policy_pb2.RELEASE_KIND_UNSPECIFIED,
     "policy": policy_pb2.RELEASE_KIND_POLICY,
     "reward_model": policy_pb2.RELEASE_KIND_REWARD_MODEL,
 }
-CALL_TIMEOUT_S = 5.0
 PAGE_SIZE = 200
 
 
-def learner_address() -> str:
-    """Where the learner listens by the settings."""
-    learner = load_settings().learner
-    return f"{learner.host}:{learner.port}"
-
-
-def fetch_releases(address: str, kind: str, limit: int) -> list[learner_pb2.Release]:
-    """Newest first. Raises InvalidInput (kind), Unavailable (learner away)."""
+def fetch_releases(address: str, kind: str, limit: int, data_dir: Path | None = None) -> list[learner_pb2.Release]:
+    """Newest first. Raises InvalidInput (kind), Unauthenticated, PermissionDenied, Unavailable (learner away)."""
     if kind not in KINDS:
         raise InvalidInput(f"--kind {kind!r} is unknown; it is one of {', '.join(KINDS)}.")
     releases: list[learner_pb2.Release] = []
     page_token = ""
-    with grpc.insecure_channel(address) as channel:
-        stub = learner_pb2_grpc.LearnerServiceStub(channel)
+    with learner(address, data_dir) as stub:
         while len(releases) < limit:
             request = learner_pb2.ListReleasesRequest(
                 kind=KINDS[kind], page_size=min(limit - len(releases), PAGE_SIZE), page_token=page_token
             )
-            try:
-                page = stub.ListReleases(request, timeout=CALL_TIMEOUT_S)
-            except grpc.RpcError as error:
-                raise _explain(error, address) from error
+            page = stub.ListReleases(request, timeout=CALL_TIMEOUT_S)
             releases.extend(page.releases)
             page_token = page.next_page_token
             if not page_token:
@@ -49,16 +38,9 @@ def fetch_releases(address: str, kind: str, limit: int) -> list[learner_pb2.Rele
     return releases
 
 
-def _explain(error: grpc.RpcError, address: str) -> Exception:
-    known = error_from_rpc(error)
-    if isinstance(known, Unavailable):
-        return Unavailable(f"No learner answers at {address}. Start one (`thumbloop up`) or name it with --address.")
-    return known
-
-
-def print_releases(address: str, kind: str, limit: int) -> None:
+def print_releases(address: str, kind: str, limit: int, data_dir: Path | None = None) -> None:
     """A table, a release a row."""
-    releases = fetch_releases(address or learner_address(), kind, limit)
+    releases = fetch_releases(address, kind, limit, data_dir)
     table = Table(title="Releases, newest first")
     for column in ("version", "state", "committed", "trained on", "reward", "KL nats", "thumbs up", "gate"):
         table.add_column(column, overflow="fold")

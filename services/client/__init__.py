@@ -1,8 +1,8 @@
-"""The Python client: chat with a gateway, rate its answers, ask where a rating went.
+"""The Python client: chat with a gateway, say what its answers are worth, ask where that went.
 
 with ThumbloopClient("http://127.0.0.1:8080") as client:
     answer = client.chat("How do I keep a houseplant alive?", max_tokens=64)
-    receipt = client.thumb(answer.feedback_token, up=True)
+    receipt = client.thumb(answer.feedback_token, up=True)  # or rate, compare, edit, comment, retract
     print(client.feedback_state(receipt.feedback_id, answer.feedback_token).state)
 """
 

@@ -13,7 +13,6 @@ from services.client import wire
 from services.client.answers import Answer, AnswerPart, FeedbackFate, FeedbackReceipt
 from services.client.retries import PASSING, ServerAdvice, within
 from services.client.transport import http_options, translated
-from services.shared.ids import new_id
 
 
 class AsyncThumbloopClient:
@@ -23,13 +22,14 @@ class AsyncThumbloopClient:
         self,
         base_url: str,
         *,
+        api_key: str | None = None,
         timeout_s: float = 120.0,
         feedback_retry_s: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """See `ThumbloopClient`."""
-        self._http = httpx.AsyncClient(transport=transport, **http_options(base_url, timeout_s))
+        self._http = httpx.AsyncClient(transport=transport, **http_options(base_url, timeout_s, api_key))
         self._feedback_retry_s = feedback_retry_s
         self._sleep = sleep
 
@@ -59,12 +59,44 @@ class AsyncThumbloopClient:
                         yield part
         reader.finish()
 
-    async def thumb(
-        self, token: str, *, up: bool, feedback_id: str | None = None, revision: int | None = None
+    async def thumb(self, token: str, *, up: bool, **options: Unpack[wire.StatementOptions]) -> FeedbackReceipt:
+        """Good or bad. Returns when that is durable; until then it is sent again under one id.
+
+        A later thumb on the same answer replaces this one, `retract` takes it back.
+        """
+        return await self._say(wire.statement_body(token, "thumb", options, value="up" if up else "down"))
+
+    async def rate(self, token: str, stars: int, **options: Unpack[wire.StatementOptions]) -> FeedbackReceipt:
+        """One (worst) to five (best) stars; otherwise as `thumb`."""
+        return await self._say(wire.statement_body(token, "rating", options, value=stars))
+
+    async def compare(
+        self, chosen_token: str, rejected_token: str, **options: Unpack[wire.StatementOptions]
     ) -> FeedbackReceipt:
-        """Rates an answer; returns when that is durable. Sent again under one id until it is acknowledged."""
-        body = wire.thumb_body(token, up=up, feedback_id=feedback_id or new_id(), revision=revision)
-        return wire.read_receipt(await self._repeated("POST", wire.FEEDBACK_PATH, json=body))
+        """The one answer is better than the other; otherwise as `thumb`.
+
+        Both must answer the same messages for the same user: take them from `chat_many`, or from two chats with one
+        `user`.
+        """
+        return await self._say(wire.comparison_body(chosen_token, rejected_token, options))
+
+    async def edit(self, token: str, text: str, **options: Unpack[wire.StatementOptions]) -> FeedbackReceipt:
+        """The answer as it should have been, the whole of it; otherwise as `thumb`."""
+        return await self._say(wire.statement_body(token, "edit", options, text=text))
+
+    async def comment(self, token: str, text: str, **options: Unpack[wire.StatementOptions]) -> FeedbackReceipt:
+        """A remark for people to read; otherwise as `thumb`."""
+        return await self._say(wire.statement_body(token, "comment", options, text=text))
+
+    async def retract(
+        self, token: str, kind: str = "thumb", **options: Unpack[wire.StatementOptions]
+    ) -> FeedbackReceipt:
+        """Takes back what was said of an answer: its "thumb", "rating", "comparison", "edit" or "comment".
+
+        Of a comparison, `token` is the chosen answer's. What the model learned before is not undone; later training
+        goes without it.
+        """
+        return await self._say(wire.statement_body(token, kind, options, retracted=True))
 
     async def feedback_state(self, feedback_id: str, token: str) -> FeedbackFate:
         """Where a feedback is. Raises NotFound, PermissionDenied (another's)."""
@@ -80,6 +112,9 @@ class AsyncThumbloopClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _say(self, body: dict[str, Any]) -> FeedbackReceipt:
+        return wire.read_receipt(await self._repeated("POST", wire.FEEDBACK_PATH, json=body))
 
     async def _repeated(self, method: str, path: str, **request: Any) -> Any:
         attempts = AsyncRetrying(

@@ -13,7 +13,7 @@ from services.shared.domain.errors import DeadlineExceeded, InvalidInput, Unavai
 _CONNECT_S = 5.0
 
 
-def http_options(base_url: str, timeout_s: float) -> dict[str, Any]:
+def http_options(base_url: str, timeout_s: float, api_key: str | None = None) -> dict[str, Any]:
     """Options that `httpx.Client` and `httpx.AsyncClient` share. Raises InvalidInput for what is no gateway's URL."""
     url = httpx.URL(base_url)
     if url.scheme not in ("http", "https") or not url.host:
@@ -21,7 +21,7 @@ def http_options(base_url: str, timeout_s: float) -> dict[str, Any]:
     return {
         "base_url": url,
         "timeout": httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
-        "headers": {"User-Agent": "thumbloop-python"},
+        "headers": {"User-Agent": "thumbloop-python"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
     }
 
 

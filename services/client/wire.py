@@ -21,6 +21,7 @@ from services.client.answers import (
 )
 from services.shared.domain import errors
 from services.shared.domain.errors import ThumbloopError
+from services.shared.ids import new_id
 
 CHAT_PATH = "/v1/chat/completions"
 FEEDBACK_PATH = "/v1/feedback"
@@ -81,19 +82,42 @@ def chat_body(messages: str | Sequence[Message], options: ChatOptions, *, n: int
     return body
 
 
-def thumb_body(token: str, *, up: bool, feedback_id: str, revision: int | None) -> dict[str, Any]:
-    """Body of a thumb. Raises InvalidInput where there is no token."""
+class StatementOptions(TypedDict, total=False):
+    """What every kind of feedback may carry.
+
+    `feedback_id`: your own id, 1 to 64 letters, digits and any of _ . : - ; sending the same again changes nothing.
+    `revision`: the highest one of a kind holds; left out, it is the moment of acceptance in milliseconds since 1970.
+    """
+
+    feedback_id: str
+    revision: int
+
+
+def statement_body(token: str, kind: str, options: StatementOptions, **said: Any) -> dict[str, Any]:
+    """Body of a feedback, with an id that makes sending it again safe. Raises InvalidInput where there is no token."""
+    check_token(token)
+    return {"token": token, "kind": kind, **said, **_named(options)}
+
+
+def comparison_body(token: str, rejected_token: str, options: StatementOptions) -> dict[str, Any]:
+    """Body of a comparison. Raises InvalidInput where a token is missing."""
+    check_token(rejected_token)
+    return statement_body(token, "comparison", options, rejected_token=rejected_token)
+
+
+def check_token(token: str) -> None:
+    """Raises InvalidInput for the token of an answer that may not be rated."""
     if not token:
         raise errors.InvalidInput(
             "This answer has no feedback token, so it cannot be rated. Ask without `store=False`.", field="token"
         )
-    body: dict[str, Any] = {
-        "token": token,
-        "kind": "thumb",
-        "value": "up" if up else "down",
-        "feedback_id": feedback_id,
-    }
-    return body if revision is None else {**body, "revision": revision}
+
+
+def _named(options: StatementOptions) -> dict[str, Any]:
+    named: dict[str, Any] = {"feedback_id": options.get("feedback_id") or new_id()}
+    if options.get("revision") is not None:
+        named["revision"] = options["revision"]
+    return named
 
 
 def feedback_headers(token: str) -> dict[str, str]:

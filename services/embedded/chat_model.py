@@ -7,7 +7,6 @@ the user's cache, where generator, reward and learner find it. `python -m servic
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -57,7 +56,7 @@ def _convert(source: Path, target: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
     from transformers.utils.quantization_config import GgufConfig
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types
     config = GgufConfig(gguf_file=source.name, dequantize=True)  # Without dequantize saving fails.
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=config
@@ -74,7 +73,6 @@ def main() -> int:
     try:
         ensure_chat_model()
     except Misconfigured as error:
-        shutil.rmtree(embedded_model_dir(), ignore_errors=True)
         print(error.message, file=sys.stderr)
         return 1
     return 0

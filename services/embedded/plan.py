@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +53,12 @@ class EmbeddedPlan:
     """"embedded", "apache" or HOST:PORT of one that is there."""
     overrides: Overrides = field(default_factory=dict)
     rooms: tuple[str, ...] = ROOMS
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Command lines of rooms that run as something else than `thumbloop ROOM`, e.g. under a test's instruments."""
+
+    def command(self, room: str) -> list[str]:
+        """Command line of a room's process."""
+        return list(self.commands.get(room, (sys.executable, "-m", "services.cli", room)))
 
     @property
     def page_url(self) -> str:
@@ -62,6 +70,11 @@ class EmbeddedPlan:
         """Where Kafka is."""
         return self.broker if ":" in self.broker else f"127.0.0.1:{self.ports['kafka']}"
 
+    @property
+    def secrets_dir(self) -> Path:
+        """The run's keys, among them what its rooms prove themselves with to one another."""
+        return self.data_dir / "secrets"
+
     def log_path(self, name: str) -> Path:
         """Standard output and error of a process."""
         return self.data_dir / "logs" / f"{name}.log"
@@ -71,7 +84,11 @@ class EmbeddedPlan:
         ports = self.ports
         learner = f"127.0.0.1:{ports['learner']}"
         settings: dict[str, Mapping[str, object]] = {
-            "deployment": {"data_dir": str(self.data_dir.resolve())},
+            "deployment": {
+                "data_dir": str(self.data_dir.resolve()),
+                "secrets_dir": str(self.secrets_dir.resolve()),
+            },
+            "access": {"anonymous_chat": True},
             "bus": {"bootstrap_servers": self.bootstrap_servers, "embedded": self.broker == "embedded"},
             "gateway": {
                 "port": ports["gateway"],
@@ -102,11 +119,11 @@ class EmbeddedPlan:
 
 
 def flatten(sections: Mapping[str, object], prefix: str = "THUMBLOOP_") -> dict[str, str]:
-    """Nested settings to environment variables, e.g. THUMBLOOP_LEARNER__PPO__EPOCHS."""
+    """Nested settings to environment variables, e.g. THUMBLOOP_LEARNER__PPO__EPOCHS; lists as JSON."""
     flat: dict[str, str] = {}
     for name, value in sections.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name.upper()}__")
         else:
-            flat[f"{prefix}{name.upper()}"] = str(value)
+            flat[f"{prefix}{name.upper()}"] = json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
     return flat

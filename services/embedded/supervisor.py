@@ -5,7 +5,6 @@ Each process leads its own process group and is ended by its own id; whatever en
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from services.embedded.readiness import probes
 from services.shared.domain.errors import Unavailable
 
 READY_TIMEOUT_S = 120.0
-DRAIN_TIMEOUT_S = 20.0
+DRAIN_TIMEOUT_S = 60.0
+"""Longer than any room takes to drain by itself (each ends its own waits), so that SIGKILL meets a room that hangs."""
 POLL_S = 0.2
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0)
 STABLE_AFTER_S = 30.0
@@ -38,6 +38,8 @@ class Service:
     restarts: int = 0
     peak_memory_mib: float = 0.0
     restart_at: float | None = None
+    killed: bool = False
+    """By `Supervisor.kill`, which says nothing of the room's health."""
 
 
 class Supervisor:
@@ -85,11 +87,17 @@ class Supervisor:
             self._broker.stop()
         return codes
 
-    def kill(self, room: str) -> None:
-        """SIGKILL to the room's whole process group, as a test or a power cut would. It is restarted."""
+    def kill(self, room: str) -> bool:
+        """SIGKILL to the room's whole process group, as a test or a power cut would. It is restarted.
+
+        False: it was dead already.
+        """
         with self._lock:
-            self._note_memory(self._services[room])
-            self._services[room].process.kill_group()
+            service = self._services[room]
+            self._note_memory(service)
+            service.killed = service.process.returncode is None
+            service.process.kill_group()
+            return service.killed
 
     def restarts(self) -> dict[str, int]:
         """How often each room was started again."""
@@ -110,9 +118,7 @@ class Supervisor:
         return probes(self.plan.ports)[room]()
 
     def _launch(self, room: str) -> ManagedProcess:
-        process = ManagedProcess(
-            [sys.executable, "-m", "services.cli", room], env=self._environment, log_path=self.plan.log_path(room)
-        )
+        process = ManagedProcess(self.plan.command(room), env=self._environment, log_path=self.plan.log_path(room))
         process.start()
         return process
 
@@ -133,9 +139,15 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):
-            with self._lock:
-                for service in self._services.values():
-                    self._revive(service)
+            try:
+                with self._lock:
+                    for service in self._services.values():
+                        self._revive(service)
+            except Exception as error:  # e.g. no process can be started any more; whoever owns the run must hear of it
+                self.failure = (
+                    f"The supervisor cannot watch over its services any more: {type(error).__name__}: {error}"
+                )
+                return
 
     def _revive(self, service: Service) -> None:
         """Restarts a dead process after a back-off; gives up on one that dies again and again at once."""
@@ -148,8 +160,8 @@ class Supervisor:
         code = service.process.returncode
         if code is None:
             return
-        stable = now - service.started_at > STABLE_AFTER_S
-        service.quick_deaths = 0 if stable else service.quick_deaths + 1
+        innocent = service.killed or now - service.started_at > STABLE_AFTER_S
+        service.quick_deaths, service.killed = 0 if innocent else service.quick_deaths + 1, False
         log = self.plan.log_path(service.name)
         if service.quick_deaths > MAX_QUICK_DEATHS:
             self.failure = f"{service.name} keeps dying (exit code {code}). Its log says why: {log}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -14,7 +13,7 @@ from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
 from services.embedded.supervisor import Supervisor
 from services.shared.settings import load_settings
 
-# A person's thumbs are few: learn from small batches, and wait for no one's skill statistics longer than needed.
+# A person's thumbs are few: four make a new reward model worth training, and what is not rated soon will not be.
 PATIENCE: Overrides = {"learner": {"unrated_wait_s": 20, "reward_min_new_thumbs": 4}}
 
 
@@ -26,7 +25,7 @@ def run_up(*, broker: str, data_dir: Path) -> int:
             ensure_chat_model()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: _request_stop(stop, _number, _frame))
+        signal.signal(number, lambda _number, _frame: stop.set())
     plan = EmbeddedPlan(data_dir=data_dir, ports=choose_ports(prefer_defaults=True), broker=broker, overrides=PATIENCE)
     supervisor = Supervisor(plan, lambda line: console.print(f"[dim]{line}[/]", highlight=False))
     try:
@@ -43,16 +42,14 @@ def run_up(*, broker: str, data_dir: Path) -> int:
     return 0
 
 
-def _request_stop(stop: threading.Event, _number: int, _frame: FrameType | None) -> None:
-    stop.set()
-
-
 def _greet(console: Console, plan: EmbeddedPlan) -> None:
     ports = plan.ports
     console.print(f"\n[bold green]Thumbloop is up.[/] Chat and click thumbs:  [bold]{plan.page_url}[/]")
     console.print(f"  API docs    {plan.page_url}/docs")
     console.print(f"  metrics     http://127.0.0.1:{ports['gateway_control']}/metrics")
-    console.print(f"  releases    thumbloop policies list --address 127.0.0.1:{ports['learner']}")
+    here = f"--address 127.0.0.1:{ports['learner']} --data-dir {plan.data_dir}"
+    console.print(f"  releases    thumbloop policies list {here}", soft_wrap=True)
+    console.print(f"  API keys    thumbloop keys list {here}", soft_wrap=True)
     console.print(f"  users       thumbloop simulate --url {plan.page_url}")
     console.print(f"  logs        {plan.data_dir / 'logs'}")
     console.print("Ctrl-C drains and stops everything.\n")

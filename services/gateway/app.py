@@ -8,11 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
 from services.gateway.chat.choice import Monotonic
 from services.gateway.errors import install_error_handlers
+from services.gateway.feedback.accepting import FeedbackAcceptor
+from services.gateway.feedback.short_way import ShortWay
 from services.gateway.middleware import BodyLimit, RequestMetrics
 from services.shared.telemetry.metrics import Metrics
 
@@ -27,10 +29,13 @@ def public_app(
     monotonic: Monotonic,
     max_body_bytes: int,
     cors_origins: Sequence[str],
+    acceptor: FeedbackAcceptor | None = None,
 ) -> FastAPI:
-    """What users and browsers reach."""
+    """What users and browsers reach. With an `acceptor`, right feedback takes the short way to it."""
     app = _app("Thumbloop", "OpenAI's chat API, with feedback that trains the model that answers.", routers)
     app.router.routes.extend(routes)
+    if acceptor is not None:
+        app.add_middleware(ShortWay, acceptor=acceptor)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -45,10 +50,10 @@ def public_app(
 
 
 def control_app(*, routers: Sequence[APIRouter], metrics: Metrics) -> FastAPI:
-    """What operators and probes reach."""
+    """What operators and probes reach. It is to be put behind a `ControlGate`."""
     app = _app("Thumbloop control", "Metrics, probes and releases.", routers)
 
-    @app.get("/metrics", summary="Prometheus metrics", tags=["health"])
+    @app.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """All metrics of this process."""
         return Response(metrics.render(), media_type=METRICS_TYPE)

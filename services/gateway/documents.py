@@ -8,12 +8,12 @@ from services.gateway.errors import ErrorBody
 
 _MEANINGS = {
     400: "The request is wrong; the message says how to mend it.",
-    401: "No, an altered or an expired feedback token.",
-    403: "The token allows something else.",
+    401: "No, an unknown, a revoked, an altered or an expired API key or feedback token.",
+    403: "The key or token allows something else.",
     404: "No such thing.",
     409: "The same id was used with another content.",
     413: "The body is too large.",
-    429: "Too many requests run; come again after `Retry-After` seconds.",
+    429: "Too many requests; come again after `Retry-After` seconds.",
     500: "Something went wrong inside.",
     503: "Something that this needs is away; come again after `Retry-After` seconds.",
     504: "The deadline passed.",
@@ -25,7 +25,7 @@ _THUMBLOOP = {
     "feedback_token": "eyJhbGciOiJIUzI1NiIs...",
     "conversation_id": "6f1f0c9a5b0e4d7f8a2b3c4d5e6f7081",
     "prompt_id": "0d4c6a1e9b7f4e2d8c5a3b1f0e9d8c7b",
-    "kinds": ["thumb"],
+    "kinds": ["thumb", "rating", "comparison", "edit", "comment"],
     "spans": [{"policy_version": "p-0001-000003-1a2b3c4d", "begin": 0, "end": 11, "kv_history": "fresh"}],
 }
 

@@ -17,10 +17,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from services.shared.domain.errors import Busy, InvalidInput, NotFound, ThumbloopError, Unavailable
+from services.shared.domain.feedback import FeedbackKind
 from services.shared.rpc.statuses import status_of
 from services.shared.telemetry.log import get_logger
 
 DEFAULT_RETRY_AFTER_S = 1.0
+MAX_PARAM_CHARS = 200
+_VARIANTS = frozenset(str(kind) for kind in FeedbackKind)
+"""How pydantic names the alternatives of a body in the place of a mistake."""
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -62,8 +66,16 @@ def error_response(error: ThumbloopError) -> JSONResponse:
         retry_after = DEFAULT_RETRY_AFTER_S
     headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
     if status == 401:
-        headers["WWW-Authenticate"] = "Feedback"
+        headers["WWW-Authenticate"] = _challenge(error)
     return JSONResponse(error_body(error), status_code=status, headers=headers)
+
+
+def _challenge(error: ThumbloopError) -> str:
+    """How to prove oneself (RFC 9110, RFC 6750): by a feedback token, or by an API key."""
+    if error.reason.startswith("FEEDBACK_TOKEN"):
+        return "Feedback"
+    presented = error.reason != "API_KEY_MISSING"
+    return 'Bearer realm="thumbloop"' + (', error="invalid_token"' if presented else "")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -92,7 +104,13 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _body(message: str, status: int, *, param: str | None = None, code: str | None) -> dict[str, Any]:
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    shown = None if param is None else _printable(param)[:MAX_PARAM_CHARS]
+    return {"error": {"message": _printable(message), "type": kind, "param": shown, "code": code}}
+
+
+def _printable(text: str) -> str:
+    """A client's own words may hold half a surrogate pair, which no answer can carry."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _param(field: str) -> str | None:
@@ -109,7 +127,11 @@ def _invalid(mistakes: Sequence[Any]) -> InvalidInput:
         return InvalidInput(
             f"The body is no JSON ({why} at character {mistake['loc'][-1]}). Send one JSON object.", reason="BAD_JSON"
         )
-    if not location:
+    if mistake["type"] in _TAG_MISTAKES:
+        return _wrong_variant(mistake)
+    if len(location) > 1 and location[0] in _VARIANTS:
+        location = location[1:]
+    elif not location or location[0] in _VARIANTS:
         return InvalidInput(
             "The body must be a JSON object. Send one, with the header Content-Type: application/json.",
             reason="BAD_BODY",
@@ -117,7 +139,26 @@ def _invalid(mistakes: Sequence[Any]) -> InvalidInput:
     field = _spelled(location)
     if mistake["type"] == "missing":
         return InvalidInput(f"{field!r} is missing. Add it; /docs shows an example.", reason="MISSING", field=field)
-    return InvalidInput(f"{field!r}: {mistake['msg']}.", field=field)
+    if mistake["type"] == "extra_forbidden":
+        return InvalidInput(f"{field!r} is not known here. Leave it out; /docs shows what there is.", field=field)
+    reason = "BAD_VALUE" if mistake["type"] == "bad_value" else None
+    return InvalidInput(f"{field!r}: {mistake['msg']}.", reason=reason, field=field)
+
+
+_TAG_MISTAKES = ("union_tag_invalid", "union_tag_not_found")
+
+
+def _wrong_variant(mistake: Any) -> InvalidInput:
+    """A body whose discriminator names no alternative, or that has none."""
+    context = mistake["ctx"]
+    field = context["discriminator"].strip("'")
+    if mistake["type"] == "union_tag_not_found":
+        return InvalidInput(f"{field!r} is missing. Add it; /docs shows an example.", reason="MISSING", field=field)
+    return InvalidInput(
+        f"{context['tag'][:64]!a} is no {field} that is known here. Use one of: {context['expected_tags']}.",
+        reason=f"UNKNOWN_{field.upper()}",
+        field=field,
+    )
 
 
 def _spelled(location: Sequence[str | int]) -> str:

@@ -12,12 +12,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.shared.access.scopes import ANONYMOUS
 from services.shared.domain.events import NewId
 from services.shared.domain.rollout import ChatMessage, Role
 from services.shared.secrets import KeyRing
-
-ANONYMOUS_API_KEY = "anonymous"
-"""Stands in a conversation's hash for requests without an API key."""
 
 HASH_CHARS = 32
 """128 bits, in hex: no two ids meet by chance, and an id stays readable in a log."""
@@ -44,32 +42,48 @@ class Identifier:
         self._rater_keys = rater_keys
         self._new_id = new_id
 
-    def identify(self, messages: Sequence[ChatMessage], *, user: str, conversation_id: str) -> Identity:
+    def identify(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        user: str,
+        conversation_id: str,
+        tenant: str = "",
+        api_key_id: str = ANONYMOUS,
+    ) -> Identity:
         """Ids for a request of `user` ("" for none) in a conversation that the client names ("" if it does not).
 
-        Without a user, nobody can be known again: conversation and rater are then random.
+        `tenant` and `api_key_id` are the caller's; tenant "" is the deployment's. Without a user, nobody can be known
+        again: conversation and rater are then random.
         """
         return Identity(
-            prompt_id=self.prompt_id(messages),
-            conversation_id=conversation_id or self._conversation_id(messages, user),
-            rater_id=self.rater_id(user) if user else self._new_id(),
+            prompt_id=self.prompt_id(messages, tenant=tenant),
+            conversation_id=conversation_id or self._conversation_id(messages, user, tenant, api_key_id),
+            rater_id=self.rater_id(user, tenant=tenant) if user else self._new_id(),
         )
 
-    def prompt_id(self, messages: Sequence[ChatMessage]) -> str:
+    def prompt_id(self, messages: Sequence[ChatMessage], *, tenant: str = "") -> str:
         """Equal for equal messages of one tenant."""
         canonical = json.dumps([[message.role, message.content] for message in messages], separators=(",", ":"))
-        return self._hash(self._prompt_keys, canonical)
+        return self._hash(self._prompt_keys, canonical, tenant)
 
-    def rater_id(self, user: str) -> str:
+    def rater_id(self, user: str, *, tenant: str = "") -> str:
         """Pseudonym of a user."""
-        return self._hash(self._rater_keys, user)
+        return self._hash(self._rater_keys, user, tenant)
 
-    def _conversation_id(self, messages: Sequence[ChatMessage], user: str) -> str:
+    def rater_ids(self, user: str, *, tenant: str = "") -> tuple[str, ...]:
+        """All pseudonyms that a user may have been given: one for each live key, the newest first."""
+        return tuple(self._hashed(key.secret, user, tenant) for key in self._rater_keys.keys)
+
+    def _conversation_id(self, messages: Sequence[ChatMessage], user: str, tenant: str, api_key_id: str) -> str:
         if not user:
             return self._new_id()
         first = next((message.content for message in messages if message.role is Role.USER), "")
-        return self._hash(self._conversation_keys, json.dumps([ANONYMOUS_API_KEY, user, first]))
+        return self._hash(self._conversation_keys, json.dumps([api_key_id, user, first]), tenant)
 
-    def _hash(self, ring: KeyRing, text: str) -> str:
-        tenant_key = hmac.digest(ring.newest.secret, self._tenant.encode(), hashlib.sha256)
+    def _hash(self, ring: KeyRing, text: str, tenant: str) -> str:
+        return self._hashed(ring.newest.secret, text, tenant)
+
+    def _hashed(self, secret: bytes, text: str, tenant: str) -> str:
+        tenant_key = hmac.digest(secret, (tenant or self._tenant).encode(), hashlib.sha256)
         return hmac.new(tenant_key, text.encode(), hashlib.sha256).hexdigest()[:HASH_CHARS]

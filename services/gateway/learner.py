@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
-from services.gateway.feedback.service import FeedbackFate
+from services.gateway.feedback.fate import FeedbackFate
 from services.gateway.releases.facts import LearnerStatus, ReleaseFact
-from services.shared.contracts.feedback import feedback_kind_from_proto
+from services.gateway.spool.item import SpoolKey
+from services.shared.contracts.feedback import feedback_kind_from_proto, feedback_kind_to_proto
 from services.shared.domain.errors import NotFound
-from services.shared.domain.feedback import FeedbackState
+from services.shared.domain.feedback import FeedbackKind, FeedbackState
 from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.rpc.statuses import error_from_rpc
 
@@ -30,9 +32,13 @@ class GrpcLearner:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
 
-    async def find(self, *, tenant: str, feedback_id: str, timeout_s: float) -> FeedbackFate | None:
+    async def find(
+        self, *, tenant: str, feedback_id: str, rater_id: str, rollout_id: str, timeout_s: float
+    ) -> FeedbackFate | None:
         """See FeedbackLookup."""
-        request = learner_pb2.GetFeedbackRequest(tenant=tenant, feedback_id=feedback_id)
+        request = learner_pb2.GetFeedbackRequest(
+            tenant=tenant, feedback_id=feedback_id, rater_id=rater_id, rollout_id=rollout_id
+        )
         try:
             found = await self._stub.GetFeedback(request, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -52,6 +58,24 @@ class GrpcLearner:
             trained_into_through_reward_model=tuple(found.trained_into_through_reward_model),
             reward_model_versions=tuple(found.reward_model_versions),
         )
+
+    async def find_stored(self, *, tenant: str, keys: Sequence[SpoolKey], timeout_s: float) -> list[bool]:
+        """See StoredFeedback."""
+        references = [
+            learner_pb2.FeedbackReference(
+                rollout_id=key.rollout_id,
+                rater_id=key.rater_id,
+                kind=feedback_kind_to_proto(FeedbackKind(key.kind)),
+                feedback_id=key.feedback_id,
+            )
+            for key in keys
+        ]
+        request = learner_pb2.FindStoredFeedbackRequest(tenant=tenant, references=references)
+        try:
+            found = await self._stub.FindStoredFeedback(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        return list(found.stored)
 
     async def releases(self, *, timeout_s: float) -> tuple[ReleaseFact, ...]:
         """See ReleaseSource."""

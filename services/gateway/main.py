@@ -35,7 +35,11 @@ async def serve(settings: Settings, bus: Bus, stop: asyncio.Event | None = None)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     gateway = build(settings, bus)
-    tasks = [asyncio.create_task(gateway.log.run()), asyncio.create_task(gateway.board.run())]
+    lives = (gateway.log.run(), gateway.board.run(), gateway.durability.run())
+    tasks = [asyncio.create_task(life) for life in lives]
+    gateway.access.follower.start()
+    gateway.acknowledger.start()
+    gateway.orders.start()
     try:
         await gateway.public.start()
         await gateway.control.start()
@@ -54,7 +58,12 @@ async def _shut_down(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(gateway.orders.stop)
+    await asyncio.to_thread(gateway.acknowledger.stop)
     await asyncio.to_thread(gateway.publisher.close, FLUSH_TIMEOUT_S)
+    await gateway.durability.close()
+    gateway.access_channel.close()
+    await asyncio.to_thread(gateway.access.follower.stop)
     for channel in gateway.channels:
         await channel.close()
     get_logger().info("gateway_stopped", all_answers_ended=ended)

@@ -12,6 +12,11 @@ from granian.server.embed import Server
 from services.shared.domain.errors import Misconfigured
 
 START_TIMEOUT_S = 10.0
+MOST_CONNECTIONS = 4_096
+"""Open at a time, idle ones included. The server takes no further one until another closes: its own default of 128
+would leave everybody after the 128th browser without an answer. What runs at a time is bounded elsewhere."""
+BACKLOG = 1_024
+"""Connections that wait to be taken."""
 
 
 class HttpServer:
@@ -21,7 +26,14 @@ class HttpServer:
         self._host = host
         self._port = port
         self._server = Server(
-            app, address=host, port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False
+            app,
+            address=host,
+            port=port,
+            interface=Interfaces.ASGINL,
+            websockets=False,
+            log_enabled=False,
+            backlog=BACKLOG,
+            backpressure=MOST_CONNECTIONS,
         )
         self._task: asyncio.Task[None] | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -41,12 +41,23 @@ class LogConnection:
                 await asyncio.sleep(CONNECT_INTERVAL_S)
 
 
-class Readiness:
-    """Ready: not shutting down, a generator with a live version answers, the log has been reached."""
+class Room(Protocol):
+    """A disk that takes feedback while the log is away."""
 
-    def __init__(self, *, generator: Generator, log: LogConnection, admission: Admission) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes more."""
+
+
+class Readiness:
+    """Ready: not shutting down, a generator with a live version answers, and feedback can be made durable: the log has
+    been reached, or there is a spool with room.
+    """
+
+    def __init__(self, *, generator: Generator, log: LogConnection, spool: Room | None, admission: Admission) -> None:
         self._generator = generator
         self._log = log
+        self._spool = spool
         self._admission = admission
 
     async def missing(self) -> list[str]:
@@ -54,8 +65,9 @@ class Readiness:
         missing = []
         if self._admission.draining:
             missing.append("shutting down")
-        if not self._log.connected:
-            missing.append("the log (Kafka) has not been reached yet")
+        if not self._log.connected and (self._spool is None or not self._spool.has_room):
+            disk = "the spool is full" if self._spool else "there is no spool"
+            missing.append(f"the log (Kafka) has not been reached yet, and {disk}")
         try:
             status = await self._generator.status(timeout_s=CHECK_TIMEOUT_S)
         except ThumbloopError as error:

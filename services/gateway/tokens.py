@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ import jwt
 from services.shared.domain.errors import PermissionDenied, Unauthenticated
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import FeedbackKind
-from services.shared.secrets import KeyRing
+from services.shared.secrets import Key, KeyRing
 
 ALGORITHM = "HS256"
 TOKEN_TYPE = "feedback+jwt"  # explicit typing, RFC 8725 section 3.11
@@ -53,13 +54,17 @@ class FeedbackTokens:
         self._keys = keys
         self._ttl = ttl
         self._clock = clock
+        self._signing = jwt.PyJWS(algorithms=[ALGORITHM])
+        self._heads: dict[str, Key] = {}
 
-    def issue(self, *, rater_id: str, rollout_id: str, prompt_id: str, kinds: Iterable[FeedbackKind]) -> str:
-        """A token for one rollout, signed by the newest key."""
+    def issue(
+        self, *, rater_id: str, rollout_id: str, prompt_id: str, kinds: Iterable[FeedbackKind], tenant: str = ""
+    ) -> str:
+        """A token for one rollout, signed by the newest key. `tenant` "": the deployment's."""
         key = self._keys.newest
         claims = {
             "dep": self._deployment,
-            "ten": self._tenant,
+            "ten": tenant or self._tenant,
             "rtr": rater_id,
             "rol": rollout_id,
             "prm": prompt_id,
@@ -68,42 +73,53 @@ class FeedbackTokens:
         }
         return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.id, "typ": TOKEN_TYPE})
 
-    def check(self, token: str) -> FeedbackClaims:
-        """What a token allows.
+    def check(self, token: str, *, field: str = "token") -> FeedbackClaims:
+        """What a token allows; `field` names where it was sent, for the error.
 
         Raises Unauthenticated if it is altered, truncated, signed by an unknown key or expired, PermissionDenied if it
-        was signed for another deployment or tenant.
+        was signed for another deployment. Its tenant is the one whose API key asked for the answer.
         """
         if len(token) > MAX_TOKEN_CHARS or not _is_canonical(token):
-            raise _invalid()
-        key_id, claims = self._verify(token)
-        if claims["dep"] != self._deployment or claims["ten"] != self._tenant:
+            raise _invalid(field)
+        key_id, claims = self._verify(token, field)
+        if claims["dep"] != self._deployment:
             raise PermissionDenied(
-                "This feedback token belongs to another deployment or tenant. Send it to the gateway that answered.",
+                "This feedback token belongs to another deployment. Send it to the gateway that answered.",
                 reason="FEEDBACK_TOKEN_FOREIGN",
-                field="token",
+                field=field,
             )
         expiry = datetime.fromtimestamp(claims["exp"], tz=UTC)
         if expiry <= self._clock():
             raise Unauthenticated(
                 f"This feedback token expired at {expiry.isoformat()}; the answer can no longer be rated.",
                 reason="FEEDBACK_TOKEN_EXPIRED",
-                field="token",
+                field=field,
             )
         return _claims(claims, expiry=expiry, key_id=key_id)
 
-    def _verify(self, token: str) -> tuple[str, dict[str, Any]]:
+    def _verify(self, token: str, field: str) -> tuple[str, dict[str, Any]]:
         """Key id and payload of a token whose signature, type and claim names are right."""
         try:
-            header = jwt.get_unverified_header(token)
-            key = self._keys.by_id(str(header.get("kid", "")))
-            if key is None or header.get("typ") != TOKEN_TYPE:
-                raise _invalid()
-            # Expiry is checked by our own clock.
-            options: Any = {"require": list(_CLAIMS), "verify_exp": False}
-            return key.id, jwt.decode(token, key.secret, algorithms=[ALGORITHM], options=options)
-        except jwt.PyJWTError as error:
-            raise _invalid() from error
+            key = self._key_of(token, field)
+            # Expiry is checked by our own clock, and no registered claim but `exp` is ours: the signature is enough.
+            claims = json.loads(self._signing.decode(token, key.secret, algorithms=[ALGORITHM]))
+        except (jwt.PyJWTError, ValueError) as error:
+            raise _invalid(field) from error
+        if not isinstance(claims, dict) or any(name not in claims for name in _CLAIMS):
+            raise _invalid(field)
+        self._heads[token.partition(".")[0]] = key
+        return key.id, claims
+
+    def _key_of(self, token: str, field: str) -> Key:
+        """The key that a token's head names. Heads of tokens that held are known: there is one for each live key."""
+        known = self._heads.get(token.partition(".")[0])
+        if known is not None:
+            return known
+        header = self._signing.get_unverified_header(token)
+        key = self._keys.by_id(str(header.get("kid", "")))
+        if key is None or header.get("typ") != TOKEN_TYPE:
+            raise _invalid(field)
+        return key
 
 
 def _claims(claims: dict[str, Any], *, expiry: datetime, key_id: str) -> FeedbackClaims:
@@ -140,9 +156,9 @@ def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _invalid() -> Unauthenticated:
+def _invalid(field: str) -> Unauthenticated:
     return Unauthenticated(
         f"This feedback token is not one of this gateway, or it was altered. {_GET_ANOTHER}",
         reason="FEEDBACK_TOKEN_INVALID",
-        field="token",
+        field=field,
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import grpc
 import grpc.aio
 from fastapi import APIRouter
 
+from services.gateway.access.control_gate import ControlGate
+from services.gateway.access.http_access import HttpAccess
 from services.gateway.app import control_app, public_app
 from services.gateway.chat.admission import Admission
 from services.gateway.chat.choice import ChoiceDrawer
@@ -18,13 +22,21 @@ from services.gateway.chat.generation import GrpcGenerator
 from services.gateway.chat.request import ChatLimits
 from services.gateway.chat.routes import chat_router
 from services.gateway.chat.service import ChatService
+from services.gateway.feedback.accepting import FeedbackAcceptor
+from services.gateway.feedback.counting import FeedbackCounts
+from services.gateway.feedback.earlier import EarlierRevisions
 from services.gateway.feedback.recent import RecentFeedback
 from services.gateway.feedback.routes import feedback_router
 from services.gateway.feedback.service import FeedbackService
-from services.gateway.feedback.sink import KafkaFeedbackSink
 from services.gateway.feedback.statement import OFFERED_KINDS
+from services.gateway.feedback.wiring import Durability, open_durability
+from services.gateway.forgetting.learner import GrpcForgetting
+from services.gateway.forgetting.memory import GatewayMemory
+from services.gateway.forgetting.routes import forgetting_router
+from services.gateway.forgetting.service import ForgettingService
 from services.gateway.identity import Identifier
 from services.gateway.learner import GrpcLearner
+from services.gateway.limits import TokenBuckets
 from services.gateway.page import page_router, web_files
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.routes import releases_router
@@ -32,10 +44,15 @@ from services.gateway.releases.tally import ThumbTally
 from services.gateway.server import HttpServer
 from services.gateway.status import LogConnection, Readiness, health_router
 from services.gateway.tokens import FeedbackTokens
+from services.shared.access.room import RoomAccess, follow_access
+from services.shared.access.service_credential import service_credential
 from services.shared.bus.interface import Bus, Publisher
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
 from services.shared.ids import new_id, utc_now
-from services.shared.rpc.channel import open_channel
+from services.shared.releases.acknowledger import ControlAcknowledger
+from services.shared.releases.control_follower import ControlFollower
+from services.shared.releases.forget_orders import ForgottenRaters, forget_only
+from services.shared.rpc.channel import open_channel, open_sync_channel
 from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings import Settings
 from services.shared.telemetry.log import get_logger
@@ -58,6 +75,11 @@ class Gateway:
     board: ReleaseBoard
     log: LogConnection
     publisher: Publisher
+    durability: Durability
+    access: RoomAccess
+    access_channel: grpc.Channel
+    orders: ControlFollower
+    acknowledger: ControlAcknowledger
     public: HttpServer
     control: HttpServer
     channels: tuple[grpc.aio.Channel, ...]
@@ -74,13 +96,23 @@ class _Parts:
     admission: Admission
     tokens: FeedbackTokens
     tally: ThumbTally
+    access: HttpAccess
+    identifier: Identifier
+    recent: RecentFeedback
+    forgotten: ForgottenRaters
 
 
 def build(settings: Settings, bus: Bus) -> Gateway:
     """Makes all parts. Needs a running event loop. Raises Misconfigured when the keys cannot be read."""
     room = settings.gateway
     metrics = Metrics(room="gateway")
-    channels = (open_channel(room.generator_address), open_channel(room.learner_address))
+    service = service_credential(settings)
+    channels = (
+        open_channel(room.generator_address, credential=service),
+        open_channel(room.learner_address, credential=service),
+    )
+    access_channel = open_sync_channel(room.learner_address, credential=service)
+    access = follow_access(settings, replica_id=room.replica_id, learner=access_channel)
     parts = _Parts(
         settings=settings,
         metrics=metrics,
@@ -89,28 +121,92 @@ def build(settings: Settings, bus: Bus) -> Gateway:
         admission=Admission(room.max_running, on_change=_gauge(metrics)),
         tokens=_tokens(settings),
         tally=ThumbTally(REMEMBERED),
+        access=_http_access(settings, access),
+        identifier=_identifier(settings),
+        recent=RecentFeedback(REMEMBERED),
+        forgotten=ForgottenRaters(),
     )
+    forgetting = forgetting_router(
+        ForgettingService(
+            identifier=parts.identifier,
+            learner=GrpcForgetting(channels[1]),
+            replica_id=room.replica_id,
+            tenant=settings.deployment.tenant,
+            new_id=new_id,
+        )
+    )
+    acknowledger = ControlAcknowledger(channel=access_channel, replica_id=room.replica_id)
     publisher = bus.publisher("gateway")
     board = ReleaseBoard(source=parts.learner, generator=parts.generator, tally=parts.tally)
     log = LogConnection(bus, load_topic_pages()[FEEDBACK])
-    health = health_router(Readiness(generator=parts.generator, log=log, admission=parts.admission))
-    shown = [releases_router(board), health]
+    durability = open_durability(settings, publisher=publisher, stored=parts.learner, metrics=metrics)
+    readiness = Readiness(generator=parts.generator, log=log, spool=durability.spool, admission=parts.admission)
+    health = health_router(readiness)
+    counts = FeedbackCounts(metrics)
+    feedback = _feedback_service(parts, durability)
+    acceptor = FeedbackAcceptor(service=feedback, counts=counts, monotonic=time.monotonic)
     public = public_app(
-        routers=[_chat_routes(parts, board), _feedback_routes(parts, publisher), *shown, page_router()],
+        routers=[
+            _chat_routes(parts, board),
+            feedback_router(service=feedback, acceptor=acceptor, access=parts.access, counts=counts),
+            releases_router(board, parts.access),
+            health,
+            page_router(),
+        ],
         routes=[web_files()],
         metrics=metrics,
         monotonic=time.monotonic,
         max_body_bytes=BODY_BYTES_BESIDE + BODY_BYTES_PER_CHAR * room.max_prompt_chars,
         cors_origins=room.cors_origins,
+        acceptor=acceptor,
     )
     return Gateway(
         admission=parts.admission,
         board=board,
         log=log,
         publisher=publisher,
+        durability=durability,
+        access=access,
+        access_channel=access_channel,
+        orders=_order_follower(parts, durability, bus, acknowledger),
+        acknowledger=acknowledger,
         public=HttpServer(public, host=room.host, port=room.port),
-        control=HttpServer(control_app(routers=shown, metrics=metrics), host=room.host, port=room.control_port),
+        control=HttpServer(
+            _control(board, [health, forgetting], metrics, access), host=room.host, port=room.control_port
+        ),
         channels=channels,
+    )
+
+
+def _order_follower(
+    parts: _Parts, durability: Durability, bus: Bus, acknowledger: ControlAcknowledger
+) -> ControlFollower:
+    memory = GatewayMemory(
+        asyncio.get_running_loop(),
+        forgotten=parts.forgotten,
+        drops=[parts.recent.forget, parts.tally.forget],
+        spool=durability.spool,
+    )
+    return ControlFollower(
+        deployment=parts.settings.deployment.name,
+        open_reader=lambda: bus.log_reader("gateway-orders"),
+        carry_out=forget_only(memory.forget),
+        acknowledge=acknowledger,
+        metrics=parts.metrics,
+    )
+
+
+def _control(board: ReleaseBoard, routers: Sequence[APIRouter], metrics: Metrics, access: RoomAccess) -> ControlGate:
+    app = control_app(routers=[releases_router(board), *routers], metrics=metrics)
+    return ControlGate(app, keys=access.keys, service=access.service)
+
+
+def _http_access(settings: Settings, room: RoomAccess) -> HttpAccess:
+    access = settings.access
+    return HttpAccess(
+        keys=room.keys,
+        buckets=TokenBuckets(access.key_requests_per_s, access.key_burst, REMEMBERED, time.monotonic),
+        anonymous_tenant=settings.deployment.tenant if access.anonymous_chat else None,
     )
 
 
@@ -118,12 +214,12 @@ def _chat_routes(parts: _Parts, board: ReleaseBoard) -> APIRouter:
     settings = parts.settings
     service = ChatService(
         drawer=_drawer(parts.generator),
-        identifier=_identifier(settings),
+        identifier=parts.identifier,
         tokens=parts.tokens,
         admission=parts.admission,
         observer=parts.tally,
+        forgotten=parts.forgotten,
         offered_kinds=OFFERED_KINDS,
-        tenant=settings.deployment.tenant,
         timeout_s=settings.gateway.request_timeout_s,
         new_id=new_id,
         clock=utc_now,
@@ -131,6 +227,7 @@ def _chat_routes(parts: _Parts, board: ReleaseBoard) -> APIRouter:
     )
     return chat_router(
         service=service,
+        access=parts.access,
         limits=_limits(settings),
         model=_model_card(settings, board),
         monotonic=time.monotonic,
@@ -138,18 +235,26 @@ def _chat_routes(parts: _Parts, board: ReleaseBoard) -> APIRouter:
     )
 
 
-def _feedback_routes(parts: _Parts, publisher: Publisher) -> APIRouter:
-    service = FeedbackService(
+def _feedback_service(parts: _Parts, durability: Durability) -> FeedbackService:
+    return FeedbackService(
         tokens=parts.tokens,
-        sink=KafkaFeedbackSink(publisher),
+        sink=durability.sink,
         lookup=parts.learner,
-        recent=RecentFeedback(REMEMBERED),
+        spooled=durability.spooled,
+        recent=parts.recent,
+        earlier=EarlierRevisions(parts.learner, monotonic=time.monotonic),
+        limits=_rater_limits(parts.settings),
+        forgotten=parts.forgotten,
         on_accepted=parts.tally.feedback_accepted,
         deployment=parts.settings.deployment.name,
         new_id=new_id,
         clock=utc_now,
     )
-    return feedback_router(service=service, metrics=parts.metrics, monotonic=time.monotonic)
+
+
+def _rater_limits(settings: Settings) -> TokenBuckets:
+    access = settings.access
+    return TokenBuckets(access.rater_statements_per_s, access.rater_burst, REMEMBERED, time.monotonic)
 
 
 def _tokens(settings: Settings) -> FeedbackTokens:

@@ -1,7 +1,8 @@
 """Who may run: slots and KV tokens for so many responses, a bounded queue for the rest.
 
 Users' requests come first. The others (the learner's sampling, gate, shadow) run in idle slots, plus a small guaranteed
-floor, so that a busy service still learns. Within a class it is first come, first served.
+floor, so that a busy service still learns. Within a class it is first come, first served, and the others never fill the
+queue that users wait in.
 """
 
 from __future__ import annotations
@@ -55,12 +56,13 @@ class Admission:
 
     def ask(self, purpose: Purpose, tokens: int) -> Ticket:
         """A ticket, granted at once where there is room. Raises Busy, with a time to come again, where the queue is
-        full."""
+        full: of users for a user, of all for the others."""
         ticket = Ticket(user=purpose is Purpose.USER, tokens=tokens)
         queue = self._users if ticket.user else self._others
         queue.append(ticket)
         self._grant()
-        if not ticket.granted.done() and self.waiting > self._max_waiting:
+        waiting = len(self._users) if ticket.user else self.waiting
+        if not ticket.granted.done() and waiting > self._max_waiting:
             queue.remove(ticket)
             raise Busy(
                 f"{self._max_waiting} responses wait already. Come again later, or add replicas.",

@@ -14,8 +14,10 @@ from typing import Any
 
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc
 
+from services.generator.access import METHODS
 from services.generator.admission import Admission
 from services.generator.engines.interface import Engine
+from services.generator.forgetting import GeneratorMemory
 from services.generator.generation import ChatTokenizer
 from services.generator.release_target import EngineTarget
 from services.generator.rollout_publisher import RolloutPublisher
@@ -23,6 +25,8 @@ from services.generator.rollout_queue import RolloutQueue
 from services.generator.service import GeneratorServicer
 from services.generator.session import SessionParts
 from services.generator.sessions import Sessions
+from services.shared.access.room import RoomAccess, follow_access
+from services.shared.access.service_credential import service_credential
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.checkpoints import CheckpointStore
@@ -30,8 +34,10 @@ from services.shared.checkpoints.adapters import ADAPTER_FILE, ADAPTER_SETTINGS_
 from services.shared.checkpoints.models import resolve_model
 from services.shared.domain.release import ReleaseKind
 from services.shared.ids import new_id, utc_now
-from services.shared.releases.acknowledger import ReleaseAcknowledger
+from services.shared.releases.acknowledger import ControlAcknowledger, ReleaseAcknowledger
+from services.shared.releases.control_follower import ControlFollower
 from services.shared.releases.follower import ReleaseFollower
+from services.shared.releases.forget_orders import ForgottenRaters, forget_only
 from services.shared.rpc import RpcServer, open_sync_channel
 from services.shared.settings import Settings
 from services.shared.telemetry.log import configure, get_logger
@@ -61,14 +67,20 @@ class Room:
     server: RpcServer
     acknowledger: ReleaseAcknowledger
     follower: ReleaseFollower
+    orders: ControlFollower
+    order_acknowledger: ControlAcknowledger
+    access: RoomAccess
     metrics: Metrics
 
     async def start(self) -> None:
         """Listens, not ready yet. The engine runs already."""
         await self.server.start()
+        self.access.follower.start()
         self.publisher.start()
         self.acknowledger.start()
+        self.order_acknowledger.start()
         self.follower.start()
+        self.orders.start()
 
     async def drain(self, grace_s: float = _GRACE_S) -> None:
         """Answers and records what was accepted; a release that comes meanwhile is left alone."""
@@ -76,8 +88,11 @@ class Room:
         await asyncio.to_thread(self.follower.stop)
         await asyncio.gather(self.sessions.drain(grace_s), self.server.drain(grace_s + 5.0))
         await self.engine.stop()
+        await asyncio.to_thread(self.orders.stop)
         await self.publisher.stop()
         await asyncio.to_thread(self.acknowledger.stop)
+        await asyncio.to_thread(self.order_acknowledger.stop)
+        await asyncio.to_thread(self.access.follower.stop)
         self.queue.close()
 
     def problem(self) -> str:
@@ -129,7 +144,9 @@ def make_engine(settings: Settings) -> tuple[Engine, ChatTokenizer]:
 def make_room(
     settings: Settings, engine: Engine, tokenizer: ChatTokenizer, bus: Bus, metrics: Metrics, learner: Any
 ) -> Room:
-    """Parts and their connections, around a started engine. `learner` is a blocking channel to the learner."""
+    """Parts and their connections, around a started engine. Needs a running event loop. `learner` is a blocking channel
+    to the learner.
+    """
     generator = settings.generator
     own_dir = settings.deployment.data_dir / "generator" / generator.replica_id
     queue = RolloutQueue(own_dir / "rollouts.db")
@@ -145,6 +162,7 @@ def make_room(
         max_waiting=generator.max_waiting,
         kv_tokens=engine.capabilities.kv_tokens,
     )
+    forgotten = ForgottenRaters()
     sessions = Sessions(
         SessionParts(
             engine=engine,
@@ -155,7 +173,19 @@ def make_room(
             new_id=new_id,
             metrics=metrics,
             deployment=settings.deployment.name,
+            forgotten=forgotten,
         )
+    )
+    memory = GeneratorMemory(
+        asyncio.get_running_loop(), forgotten=forgotten, answers=sessions, sender=publisher, queue=queue
+    )
+    order_acknowledger = ControlAcknowledger(channel=learner, replica_id=generator.replica_id)
+    orders = ControlFollower(
+        deployment=settings.deployment.name,
+        open_reader=lambda: bus.log_reader(f"{generator.replica_id}-orders"),
+        carry_out=forget_only(memory.forget),
+        acknowledge=order_acknowledger,
+        metrics=metrics,
     )
     acknowledger = ReleaseAcknowledger(channel=learner, replica_id=generator.replica_id)
     follower = ReleaseFollower(
@@ -173,11 +203,13 @@ def make_room(
     servicer = GeneratorServicer(
         sessions=sessions, engine=engine, admission=admission, follower=lambda: follower.status
     )
+    access = follow_access(settings, replica_id=generator.replica_id, learner=learner)
     server = RpcServer(
         generator.host,
         generator.port,
         [lambda grpc_server: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, grpc_server)],
         [SERVICE_NAME],
+        guard=access.guard(METHODS),
     )
     return Room(
         engine=engine,
@@ -188,6 +220,9 @@ def make_room(
         server=server,
         acknowledger=acknowledger,
         follower=follower,
+        orders=orders,
+        order_acknowledger=order_acknowledger,
+        access=access,
         metrics=metrics,
     )
 
@@ -201,7 +236,7 @@ async def _serve(settings: Settings) -> None:
         stack.enter_context(metrics.serve(settings.generator.host, settings.generator.metrics_port))
         bus = open_bus(settings.bus)
         stack.callback(bus.close)
-        learner = open_sync_channel(settings.generator.learner_address)
+        learner = open_sync_channel(settings.generator.learner_address, credential=service_credential(settings))
         stack.callback(learner.close)
         engine, tokenizer = await asyncio.to_thread(make_engine, settings)
         await engine.start()

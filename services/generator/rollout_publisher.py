@@ -37,6 +37,12 @@ class RolloutPublisher:
         self._queued = asyncio.Event()
         self._away = False
         self._task: asyncio.Task[None] | None = None
+        self._sending: frozenset[str] = frozenset()
+
+    @property
+    def sending(self) -> frozenset[str]:
+        """Rollouts from the disk that are on their way to Kafka. From any thread."""
+        return self._sending
 
     @property
     def running(self) -> bool:
@@ -98,7 +104,11 @@ class RolloutPublisher:
 
     async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
         """Whether Kafka took all of it; what it took leaves the disk."""
-        results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
+        self._sending = frozenset(name for name, _ in batch)
+        try:
+            results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
+        finally:
+            self._sending = frozenset()
         done = [name for (name, _), result in zip(batch, results, strict=True) if result is None]
         for (name, _), result in zip(batch, results, strict=True):
             if isinstance(result, InvalidInput):

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from services.shared.contracts.rollouts import decode_rollout
+from services.shared.domain.errors import Unprocessable
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rollouts (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -56,6 +59,21 @@ class RolloutQueue:
             self._db.executemany("DELETE FROM rollouts WHERE rollout_id = ?", [(name,) for name in rollout_ids])
             self._count = self._read_count()
 
+    def delete_for(self, *, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> list[str]:
+        """Deletes a rater's rollouts, and these, whether they wait or were refused; which they were."""
+        with self._lock:
+            named = self._db.execute(
+                "SELECT rollout_id, event FROM rollouts WHERE instr(event, ?) > 0", (rater_id.encode(),)
+            ).fetchall()
+            theirs = [name for name, event in named if _is_of(event, tenant, rater_id)]
+            gone = [
+                name
+                for name in dict.fromkeys((*theirs, *rollout_ids))
+                if self._db.execute("DELETE FROM rollouts WHERE rollout_id = ?", (name,)).rowcount
+            ]
+            self._count = self._read_count()
+        return gone
+
     def refuse(self, rollout_id: str, reason: str) -> None:
         """Kafka will never take it; it stays on disk for a person to look at."""
         with self._lock:
@@ -69,3 +87,12 @@ class RolloutQueue:
 
     def _read_count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM rollouts WHERE refused_reason = ''").fetchone()[0])
+
+
+def _is_of(event: bytes, tenant: str, rater_id: str) -> bool:
+    """The bytes name the pseudonym; are they the rater's, or do they only quote it? What cannot be read counts."""
+    try:
+        rollout = decode_rollout(event)
+    except Unprocessable:
+        return True
+    return (rollout.meta.tenant, rollout.rater_id) == (tenant, rater_id)

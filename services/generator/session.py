@@ -27,6 +27,7 @@ from services.shared.contracts.rollouts import encode_rollout
 from services.shared.domain.errors import FailedPrecondition, ThumbloopError
 from services.shared.domain.events import Clock, EventMeta, NewId
 from services.shared.domain.rollout import FinishReason, Rollout
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -55,6 +56,8 @@ class SessionParts:
     new_id: NewId
     metrics: Metrics
     deployment: str
+    forgotten: ForgottenRaters
+    """Nothing of theirs is recorded."""
 
 
 class Session:
@@ -70,6 +73,7 @@ class Session:
         self._text = Detokenizer(work.tokenizer.decode, request.sampling.stop)
         self._abandoned: FinishReason | None = None
         self._drawing = False
+        self._recording = False
         self._parts: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
 
     async def parts(self) -> AsyncIterator[Part]:
@@ -91,8 +95,7 @@ class Session:
         """To the end, whatever happens. Never raises for what a client or Kafka does."""
         try:
             finished = await self._answer()
-            if self._request.recorded:
-                await self._work.sink.record(self._request.rollout_id, encode_rollout(self._rollout(finished)))
+            await self._record(finished)
             self._parts.put_nowait(finished)
         except ThumbloopError as error:
             self._parts.put_nowait(error)
@@ -101,6 +104,21 @@ class Session:
             self._parts.put_nowait(error)
         finally:
             self._parts.put_nowait(None)
+
+    def is_recording(self, tenant: str, rater_id: str) -> bool:
+        """Its rollout, one of this rater's, is being made safe."""
+        return self._recording and (self._request.tenant, self._request.rater_id) == (tenant, rater_id)
+
+    async def _record(self, finished: Finished) -> None:
+        """Makes the rollout safe, unless it is to leave no trace."""
+        request = self._request
+        if not request.recorded or self._work.forgotten.has(request.tenant, request.rater_id):
+            return
+        self._recording = True
+        try:
+            await self._work.sink.record(request.rollout_id, encode_rollout(self._rollout(finished)))
+        finally:
+            self._recording = False
 
     async def _answer(self) -> Finished:
         """Draws while it may."""

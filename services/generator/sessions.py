@@ -45,6 +45,10 @@ class Sessions:
         self._begin(request.rollout_id, session, MOST_SECONDS if remaining_s is None else remaining_s)
         return session
 
+    def is_recording(self, tenant: str, rater_id: str) -> bool:
+        """A rollout of the rater is being made safe at this moment."""
+        return any(session.is_recording(tenant, rater_id) for session in self._open.values())
+
     async def drain(self, timeout_s: float) -> None:
         """Refuses new requests and waits until the accepted ones are answered and recorded; after the timeout it ends
         them as cancelled, and records them."""

@@ -1,34 +1,55 @@
 """Wiring of the learner, as a process: `run` blocks until SIGTERM or SIGINT, then drains.
 
-Ingest, releaser and trainer are threads; gRPC runs on the event loop. A role that ends by itself (a bug, a log that was
-replaced, another leader) ends the process with a clear word, so that whoever supervises it starts it again.
+Ingest, releaser and trainer are threads; gRPC runs on the event loop. Only those are built that `learner.roles` names:
+a process that ingests alone needs no model and no lead, and answers over gRPC what the store knows. A role that ends by
+itself (a bug, a log that was replaced, another leader) ends the process with a clear word, so that whoever supervises
+it starts it again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from thumbloop.learner.v1 import learner_pb2_grpc
 
+from services.learner.access.key_table import ApiKeyTable
+from services.learner.access.methods import METHODS
 from services.learner.base_identity import base_identity
+from services.learner.forgetting.forgetting import Forgetting
 from services.learner.ingest.ingest import Ingest
+from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.releaser import Releaser
-from services.learner.roles import Ground, State, make_ingest, make_learner_trainer, make_releaser, make_state
+from services.learner.roles import (
+    Ground,
+    State,
+    make_ingest,
+    make_learner_trainer,
+    make_order_follower,
+    make_releaser,
+    make_state,
+)
 from services.learner.service.queries import LearnerQueries
 from services.learner.service.servicer import SERVICE_NAME, LearnerServicer
 from services.learner.state.acknowledgements import Acknowledgements
 from services.learner.state.pausing import Pausing
+from services.learner.trainer.held import HeldRollouts
+from services.learner.trainer.post import NAME as POST
+from services.learner.trainer.post import Post
+from services.learner.trainer.status import Phase, TrainerStatus
 from services.learner.trainer.trainer import Trainer
+from services.shared.access.room import RoomAccess, own_access
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.checkpoints import CheckpointStore
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.domain.errors import ThumbloopError, Unavailable
 from services.shared.ids import new_id, utc_now
+from services.shared.releases.control_follower import ControlFollower
 from services.shared.rpc import RpcServer, open_sync_channel
 from services.shared.settings import Settings
 from services.shared.store.database import open_database
@@ -40,6 +61,9 @@ _log = get_logger()
 _LEADERSHIP_S = 120.0
 _GRACE_S = 10.0
 _RETRY_S = 1.0
+_NO_TRAINER = TrainerStatus(
+    phase=Phase.STOPPED, waiting_reason="this process does not train; ask one that has the role `trainer`"
+)
 
 
 def run(settings: Settings) -> None:
@@ -64,28 +88,36 @@ class Learner:
     """The parts that run."""
 
     server: RpcServer
-    ingest: Ingest
-    releaser: Releaser
-    trainer: Trainer
+    access: RoomAccess
+    ingest: Ingest | None
+    releaser: Releaser | None
+    trainer: Trainer | None
+    post: Post | None
+    """With the trainer."""
+    orders: ControlFollower | None
+    """With trainer or releaser: whoever has something to forget."""
 
     async def start(self) -> None:
         """gRPC first, so that replicas can acknowledge what the releaser announces."""
+        self.access.follower.start()
         await self.server.start()
-        self.releaser.start()
-        self.ingest.start()
-        self.trainer.start()
+        for role in (self.releaser, self.ingest, self.post, self.trainer, self.orders):
+            if role is not None:
+                role.start()
         await self.server.set_serving(True)
 
     async def drain(self) -> None:
         """The trainer gives up its step at a safe point, ingest commits its batch, the releaser ends its turn."""
         await self.server.set_serving(False)
-        if not await asyncio.to_thread(self.trainer.drain, _GRACE_S):
+        if self.trainer is not None and not await asyncio.to_thread(self.trainer.drain, _GRACE_S):
             _log.warning(
                 "trainer_cut", note="its step took longer than the grace; its claims are void by the next epoch"
             )
-        await asyncio.to_thread(self.ingest.drain, _GRACE_S)
-        await asyncio.to_thread(self.releaser.stop)
+        for role in (self.orders, self.post, self.ingest, self.releaser):
+            if role is not None:
+                await asyncio.to_thread(role.stop)
         await self.server.drain(_GRACE_S)
+        await asyncio.to_thread(self.access.follower.stop)
 
 
 async def _serve(settings: Settings) -> None:
@@ -99,7 +131,8 @@ async def _serve(settings: Settings) -> None:
         topics = asyncio.create_task(_ensure_topics(ground.bus))
         learner = await asyncio.to_thread(make_learner, ground, loop, ending, stack)
         await learner.start()
-        _log.info("learner_listens", port=learner.server.port, trainer=settings.learner.trainer)
+        roles = list(settings.learner.roles)
+        _log.info("learner_listens", port=learner.server.port, roles=roles, trainer=settings.learner.trainer)
         try:
             await ending.asked.wait()
         finally:
@@ -121,7 +154,7 @@ def _ground(settings: Settings, metrics: Metrics, stack: ExitStack) -> Ground:
     stack.callback(bus.close)
     return Ground(
         settings=settings,
-        base=base_identity(settings),
+        base=base_identity(settings) if set(settings.learner.roles) != {"ingest"} else None,
         database=database,
         bus=bus,
         checkpoints=CheckpointStore(settings.checkpoints_url),
@@ -132,12 +165,12 @@ def _ground(settings: Settings, metrics: Metrics, stack: ExitStack) -> Ground:
 
 
 def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending, stack: ExitStack) -> Learner:
-    """Takes the lead, then builds what works under its epoch."""
+    """Takes (or follows) the lead where a role works under it, then builds the roles."""
+    roles = ground.settings.learner.roles
     leadership = ground.leadership()
-    epoch = leadership.take(timeout_s=_LEADERSHIP_S)
-    _log.info("leading", epoch=epoch)
-    reward_channel = open_sync_channel(ground.settings.learner.reward_address)
-    stack.callback(reward_channel.close)
+    epoch = _epoch(leadership, roles)
+    keys = ApiKeyTable(ground.database, clock=ground.clock)
+    access = own_access(ground.settings, keys.fetch)
 
     def failed(role: str, error: BaseException) -> None:
         def note() -> None:
@@ -148,16 +181,48 @@ def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending
         loop.call_soon_threadsafe(note)
 
     state = make_state(ground, epoch)
-    trainer = make_learner_trainer(ground, state, reward_channel, lambda error: failed("trainer", error))
+    trainer = post = orders = None
+    held = HeldRollouts()
+    if {"trainer", "releaser"} & set(roles):
+        orders = make_order_follower(ground, held)
+    if "trainer" in roles:
+        place = ground.leadership(POST)
+        place.take(timeout_s=_LEADERSHIP_S)
+        post = Post(place, lambda error: failed("trainer", error))
+        reward_channel = open_sync_channel(ground.settings.learner.reward_address, credential=access.service)
+        stack.callback(reward_channel.close)
+        trainer = make_learner_trainer(ground, state, reward_channel, held, lambda error: failed("trainer", error))
     return Learner(
-        server=_make_server(ground, state, trainer),
-        ingest=make_ingest(ground, lambda error: failed("ingest", error)),
-        releaser=make_releaser(ground, leadership, state, lambda error: failed("releaser", error)),
+        server=_make_server(ground, state, trainer, keys, access),
+        access=access,
+        ingest=make_ingest(ground, lambda error: failed("ingest", error)) if "ingest" in roles else None,
+        releaser=(
+            make_releaser(ground, leadership, state, lambda error: failed("releaser", error))
+            if "releaser" in roles
+            else None
+        ),
         trainer=trainer,
+        post=post,
+        orders=orders,
     )
 
 
-def _make_server(ground: Ground, state: State, trainer: Trainer) -> RpcServer:
+def _epoch(leadership: Leadership, roles: Sequence[str]) -> int:
+    """What this process's writes are fenced by; 0 where it writes nothing that the leader alone may write."""
+    if "releaser" in roles:
+        epoch = leadership.take(timeout_s=_LEADERSHIP_S)
+        _log.info("leading", epoch=epoch)
+        return epoch
+    if "trainer" in roles:
+        epoch = leadership.follow(timeout_s=_LEADERSHIP_S)
+        _log.info("following", epoch=epoch)
+        return epoch
+    return 0
+
+
+def _make_server(
+    ground: Ground, state: State, trainer: Trainer | None, keys: ApiKeyTable, access: RoomAccess
+) -> RpcServer:
     learner = ground.settings.learner
     servicer = LearnerServicer(
         queries=LearnerQueries(
@@ -170,17 +235,21 @@ def _make_server(ground: Ground, state: State, trainer: Trainer) -> RpcServer:
         ),
         acknowledgements=Acknowledgements(ground.database, clock=ground.clock),
         pausing=Pausing(ground.database, clock=ground.clock),
-        trainer_status=lambda: trainer.status,
+        trainer_status=lambda: trainer.status if trainer is not None else _NO_TRAINER,
         read_manifest=lambda release: (
             ground.checkpoints.read_manifest(release.checkpoint_path, release.manifest_sha256).to_json().decode()
         ),
         epoch=state.epoch,
+        forgetting=Forgetting(ground.database, clock=ground.clock),
+        keys=keys,
+        on_keys_changed=access.follower.look_now,
     )
     return RpcServer(
         learner.host,
         learner.port,
         [lambda server: learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)],
         [SERVICE_NAME],
+        guard=access.guard(METHODS),
     )
 
 

@@ -14,6 +14,9 @@ from typing import Protocol
 from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.domain.rollout import Rollout
 
+RATED_EXAMPLES = 5_000
+"""The reward model is trained on so many newest thumbs at most; the store keeps their features."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
@@ -90,12 +93,21 @@ class ReleaseRow:
     gate_verdict: tuple[str, ...]
 
 
+FORGOTTEN_LINE = "REFUSED it learned from somebody who has been forgotten since"
+"""Verdict on a candidate that nothing else is wrong with: the rest of its batch may be used again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What the gate said; a line a check."""
 
     passed: bool
     lines: tuple[str, ...]
+
+    @property
+    def forgotten(self) -> bool:
+        """Refused for `FORGOTTEN_LINE` alone."""
+        return self.lines == (FORGOTTEN_LINE,)
 
 
 class ExperienceStore(Protocol):
@@ -115,7 +127,7 @@ class ExperienceStore(Protocol):
     def discard(self, rollout_ids: Sequence[str], *, reason: str) -> None:
         """Claimed experiences become stale: their candidate was refused, or the update skipped."""
 
-    def rated_examples(self, *, limit: int = 5000) -> list[RatedExample]:
+    def rated_examples(self, *, limit: int = RATED_EXAMPLES) -> list[RatedExample]:
         """The newest thumbs that hold their slots and have features, oldest first."""
 
 

@@ -1,7 +1,9 @@
 """From the topic `rollouts` to the topic `scores`: may score twice, never not at all.
 
 Offsets are committed only after Kafka has acknowledged the scores (and the dead letters) of everything before them.
-Until a reward model is live nothing is read. While Kafka is away the consumer waits and tries again.
+Until a reward model is live nothing is read. While Kafka is away the consumer waits and tries again. A batch that fails
+for another reason is scored rollout by rollout; one that fails alone goes to the dead letters, unless the model itself
+is broken: that ends the thread.
 Lifecycle: `start`, `drain` (finishes the records in hand, then commits), `failure` says why the thread ended by itself.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.reward.base_model import Answer
+from services.reward.forgetting import RecordsInHand
 from services.reward.score_events import RolloutScorer
 from services.shared.bus.interface import GroupReader, OutgoingEvent, Publisher, Record
 from services.shared.contracts.rollouts import decode_rollout
@@ -25,6 +28,11 @@ from services.shared.telemetry.metrics import Metrics
 
 _log = get_logger()
 _RETRYABLE = (Unavailable, Busy)
+_LATER = (*_RETRYABLE, FailedPrecondition)
+"""A pass may succeed later: the queue is full, a reward model is still being staged."""
+
+MOST_UNSCORABLE = 3
+"""So many rollouts in a row may fail on a model that works; one more, and it is not the rollouts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,15 @@ class ConsumerPace:
     pass_s: float = 120.0
     acknowledge_s: float = 15.0
     retry_s: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Readable:
+    """A record that can be scored; `answer` None: its response has no token."""
+
+    record: Record
+    rollout: Rollout
+    answer: Answer | None
 
 
 class RolloutConsumer:
@@ -50,6 +67,7 @@ class RolloutConsumer:
         deployment: str,
         ready: Callable[[], bool],
         metrics: Metrics,
+        in_hand: RecordsInHand,
         pace: ConsumerPace | None = None,
     ) -> None:
         """`open_reader` is called in the thread (a reader belongs to one). `ready`: a reward model is live."""
@@ -59,7 +77,9 @@ class RolloutConsumer:
         self._deployment = deployment
         self._ready = ready
         self._metrics = metrics
+        self._in_hand = in_hand
         self._pace = pace or ConsumerPace()
+        self._unscorable_in_a_row = 0
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="rollout-consumer", daemon=True)
@@ -96,6 +116,7 @@ class RolloutConsumer:
                     self._stopping.wait(self._pace.poll_s)
                     continue
                 reader = reader or self._open_reader()
+                self._in_hand.begin()
                 records = reader.poll(self._pace.poll_s, self._pace.max_records)
                 if records and self._handle(records):
                     reader.commit(records)
@@ -108,42 +129,80 @@ class RolloutConsumer:
 
     def _handle(self, records: Sequence[Record]) -> bool:
         """Scores and emits until Kafka has everything. False: stopped before, nothing may be committed."""
-        rollouts: list[tuple[Rollout, Answer | None]] = []
-        events: list[OutgoingEvent] = []
-        for record in records:
-            try:
-                rollout = self._read(record)
-                rollouts.append((rollout, self._scorer.answer_of(rollout)))
-            except Unprocessable as error:
-                events.append(self._dead_letter(record, error))
+        readable, letters = self._sort(records)
         while not self._stopping.is_set():
             try:
-                events.extend(self._scores(rollouts))
-                return self._emit(events)
-            except (*_RETRYABLE, FailedPrecondition) as error:
+                scored = self._scored(readable)
+            except _LATER as error:
                 _log.warning("scoring_waits", reason=error.reason, message=error.message)
                 self._stopping.wait(self._pace.retry_s)
+            else:
+                return self._emit([*letters, *scored])
         return False
 
-    def _read(self, record: Record) -> Rollout:
-        rollout = decode_rollout(record.value)
+    def _sort(self, records: Sequence[Record]) -> tuple[list[_Readable], list[OutgoingEvent]]:
+        """What can be scored, and dead letters of what cannot; without people who were forgotten."""
+        readable: list[_Readable] = []
+        letters: list[OutgoingEvent] = []
+        self._in_hand.begin()
+        for record in records:
+            try:
+                rollout = decode_rollout(record.value)
+                if self._in_hand.take(rollout):
+                    readable.append(self._read(record, rollout))
+            except Unprocessable as error:
+                if not self._in_hand.names_forgotten(record):
+                    letters.append(self._dead_letter(record, error))
+        return readable, letters
+
+    def _read(self, record: Record, rollout: Rollout) -> _Readable:
+        """Raises Unprocessable for what can never be scored."""
         if rollout.meta.deployment != self._deployment:
             raise Unprocessable(
                 f"the rollout is of deployment {rollout.meta.deployment!r}, this is {self._deployment!r}",
                 reason="OTHER_DEPLOYMENT",
             )
-        return rollout
+        return _Readable(record=record, rollout=rollout, answer=self._scorer.answer_of(rollout))
 
-    def _scores(self, rollouts: Sequence[tuple[Rollout, Answer | None]]) -> list[OutgoingEvent]:
-        if not rollouts:
+    def _scored(self, readable: Sequence[_Readable]) -> list[OutgoingEvent]:
+        """A score for each, or a dead letter for one that the model fails on. Raises `_LATER`, or the model's fault."""
+        try:
+            return self._scores(readable)
+        except _LATER:
+            raise
+        except Exception as error:
+            _log.error("batch_not_scored", rollouts=len(readable), exc_info=error)
+            return [self._scored_alone(one) for one in readable]
+
+    def _scored_alone(self, one: _Readable) -> OutgoingEvent:
+        try:
+            score = self._scores([one])[0]
+        except _LATER:
+            raise
+        except Exception as error:
+            self._unscorable_in_a_row += 1
+            if self._unscorable_in_a_row > MOST_UNSCORABLE:
+                raise
+            try:
+                self._scorer.check_model(timeout_s=self._pace.pass_s)
+            except Exception as broken:
+                raise error from broken
+            words = f"rollout {one.rollout.rollout_id} cannot be scored: {type(error).__name__}: {error}"
+            return self._dead_letter(one.record, Unprocessable(words, reason="NOT_SCORABLE"))
+        self._unscorable_in_a_row = 0
+        return score
+
+    def _scores(self, readable: Sequence[_Readable]) -> list[OutgoingEvent]:
+        if not readable:
             return []
         begun = time.monotonic()
-        scores = self._scorer.score(rollouts, timeout_s=self._pace.pass_s)
+        scores = self._scorer.score([(one.rollout, one.answer) for one in readable], timeout_s=self._pace.pass_s)
+        events = [OutgoingEvent(topic=SCORES, key=score.rollout_id, value=encode_score(score)) for score in scores]
         self._metrics.observe("thumbloop_reward_batch_seconds", time.monotonic() - begun)
         self._metrics.increment("thumbloop_reward_scored_total", len(scores), source="event")
         for score in scores:
             self._metrics.observe("thumbloop_reward_score", score.mean)
-        return [OutgoingEvent(topic=SCORES, key=score.rollout_id, value=encode_score(score)) for score in scores]
+        return events
 
     def _emit(self, events: Sequence[OutgoingEvent]) -> bool:
         """Sends until Kafka has acknowledged all. False: stopped before."""
@@ -156,7 +215,7 @@ class RolloutConsumer:
 
     def _send(self, events: Sequence[OutgoingEvent]) -> list[OutgoingEvent]:
         """One attempt; gives back what was not acknowledged."""
-        sent = [(event, self._publisher.send(event)) for event in events]
+        sent = [(event, self._publisher.send(event)) for event in self._in_hand.without_forgotten(events)]
         failed = []
         for event, future in sent:
             try:

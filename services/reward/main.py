@@ -15,14 +15,18 @@ from typing import Any
 
 from thumbloop.reward.v1 import reward_pb2, reward_pb2_grpc
 
+from services.reward.access import METHODS
 from services.reward.base_model import BaseModel
 from services.reward.consumer import RolloutConsumer
+from services.reward.forgetting import RecordsInHand, RewardMemory
 from services.reward.model_lane import ModelLane
 from services.reward.resident_models import ResidentModels
 from services.reward.score_events import RolloutScorer
 from services.reward.scorer import Scorer
 from services.reward.scripted_base import ScriptedBase
 from services.reward.servicer import RewardServicer
+from services.shared.access.room import RoomAccess, follow_access
+from services.shared.access.service_credential import service_credential
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.checkpoints import CheckpointStore
@@ -31,8 +35,10 @@ from services.shared.contracts.topics import ROLLOUTS
 from services.shared.domain.release import ReleaseKind
 from services.shared.ids import new_id, utc_now
 from services.shared.precision import resolve_precision
-from services.shared.releases.acknowledger import ReleaseAcknowledger
+from services.shared.releases.acknowledger import ControlAcknowledger, ReleaseAcknowledger
+from services.shared.releases.control_follower import ControlFollower
 from services.shared.releases.follower import ReleaseFollower
+from services.shared.releases.forget_orders import ForgottenRaters, forget_only
 from services.shared.reward_heads.storage import ARRAYS_FILE, SETTINGS_FILE
 from services.shared.rpc import RpcServer, open_sync_channel
 from services.shared.settings import Settings
@@ -59,13 +65,19 @@ class Room:
     follower: ReleaseFollower
     acknowledger: ReleaseAcknowledger
     consumer: RolloutConsumer
+    orders: ControlFollower
+    order_acknowledger: ControlAcknowledger
+    access: RoomAccess
 
     async def start(self) -> None:
         """Listens, not ready yet."""
         await self.server.start()
+        self.access.follower.start()
         self.lane.start()
         self.acknowledger.start()
+        self.order_acknowledger.start()
         self.follower.start()
+        self.orders.start()
         self.consumer.start()
 
     async def drain(self) -> None:
@@ -74,7 +86,10 @@ class Room:
         await asyncio.to_thread(self.consumer.drain, _GRACE_S)
         await self.server.drain(_GRACE_S)
         await asyncio.to_thread(self.follower.stop)
+        await asyncio.to_thread(self.orders.stop)
         await asyncio.to_thread(self.acknowledger.stop)
+        await asyncio.to_thread(self.order_acknowledger.stop)
+        await asyncio.to_thread(self.access.follower.stop)
         await asyncio.to_thread(self.lane.stop, _GRACE_S)
 
 
@@ -118,6 +133,16 @@ def make_room(settings: Settings, base: BaseModel, bus: Bus, metrics: Metrics, l
         base_model_digest=base.digest,
     )
     servicer = RewardServicer(base, lane, scorer, models, lambda: follower.status, metrics)
+    forgotten = ForgottenRaters()
+    in_hand = RecordsInHand(forgotten)
+    order_acknowledger = ControlAcknowledger(channel=learner, replica_id=reward.replica_id)
+    orders = ControlFollower(
+        deployment=settings.deployment.name,
+        open_reader=lambda: bus.log_reader(f"{reward.replica_id}-orders"),
+        carry_out=forget_only(RewardMemory(forgotten=forgotten, in_hand=in_hand).forget),
+        acknowledge=order_acknowledger,
+        metrics=metrics,
+    )
     consumer = RolloutConsumer(
         lambda: bus.group_reader(group="reward", member_id=reward.replica_id, topic=ROLLOUTS),
         bus.publisher(reward.replica_id),
@@ -125,14 +150,26 @@ def make_room(settings: Settings, base: BaseModel, bus: Bus, metrics: Metrics, l
         deployment=settings.deployment.name,
         ready=lambda: bool(models.live_version),
         metrics=metrics,
+        in_hand=in_hand,
     )
+    access = follow_access(settings, replica_id=reward.replica_id, learner=learner)
     server = RpcServer(
         reward.host,
         reward.port,
         [lambda grpc_server: reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, grpc_server)],
         [reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name],
+        guard=access.guard(METHODS),
     )
-    return Room(server=server, lane=lane, follower=follower, acknowledger=acknowledger, consumer=consumer)
+    return Room(
+        server=server,
+        lane=lane,
+        follower=follower,
+        acknowledger=acknowledger,
+        consumer=consumer,
+        orders=orders,
+        order_acknowledger=order_acknowledger,
+        access=access,
+    )
 
 
 async def _serve(settings: Settings) -> None:
@@ -144,7 +181,7 @@ async def _serve(settings: Settings) -> None:
         stack.enter_context(metrics.serve(settings.reward.host, settings.reward.metrics_port))
         bus = open_bus(settings.bus)
         stack.callback(bus.close)
-        learner = open_sync_channel(settings.reward.learner_address)
+        learner = open_sync_channel(settings.reward.learner_address, credential=service_credential(settings))
         stack.callback(learner.close)
         base = await asyncio.to_thread(make_base, settings)
         room = make_room(settings, base, bus, metrics, learner)

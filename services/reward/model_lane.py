@@ -1,8 +1,8 @@
 """One model, many who want a pass: a bounded queue before one thread.
 
-Who waits is served in order of arrival; answers of several waiting callers share a pass. `try_run` refuses at once when
-the queue is full, for callers that can be told to come again; `run` waits for room, for the consumer of the log.
-Lifecycle: `start`, `drain`, `stop`.
+Who waits is served in order of arrival; answers of several waiting callers share a pass. `try_submit` refuses at once
+when the queue is full, for callers that can be told to come again; `submit` waits for room, as the consumer does.
+Lifecycle: `start`, `stop`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModelLane:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise Busy("the model has as many passes waiting as it may; come again", retry_after=1.0) from None
-        return job.future
+        return self._queued(job)
 
     def submit(self, answers: Sequence[Answer], *, timeout_s: float) -> Future[list[PassResult]]:
         """Queues a pass as soon as there is room; raises Busy after `timeout_s`."""
@@ -56,7 +56,7 @@ class ModelLane:
             self._jobs.put(job, timeout=timeout_s)
         except queue.Full:
             raise Busy(f"no room before the model within {timeout_s:g} s", retry_after=1.0) from None
-        return job.future
+        return self._queued(job)
 
     @property
     def running(self) -> bool:
@@ -68,13 +68,28 @@ class ModelLane:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        while not self._jobs.empty():
-            self._jobs.get_nowait().future.set_exception(Unavailable("the reward service is stopping"))
+        self._refuse_waiting()
 
     def _job(self, answers: Sequence[Answer]) -> _Job:
         if self._stopping.is_set():
             raise Unavailable("the reward service is stopping", retry_after=1.0)
         return _Job(answers=answers, future=Future())
+
+    def _queued(self, job: _Job) -> Future[list[PassResult]]:
+        """The job's future. A stop that came between check and queue has left it to nobody, so it is refused here."""
+        if self._stopping.is_set() and not self._thread.is_alive():
+            self._refuse_waiting()
+        return job.future
+
+    def _refuse_waiting(self) -> None:
+        """Fails what waits; who has given up waiting needs no word."""
+        while True:
+            try:
+                future = self._jobs.get_nowait().future
+            except queue.Empty:
+                return
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Unavailable("the reward service is stopping", retry_after=1.0))
 
     def _work(self) -> None:
         while not self._stopping.is_set():

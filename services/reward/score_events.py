@@ -60,6 +60,10 @@ class RolloutScorer:
             for (rollout, _), result in zip(rollouts, done, strict=True)
         ]
 
+    def check_model(self, *, timeout_s: float) -> None:
+        """Raises what a pass raises over the shortest answer there is, which every model that works can read."""
+        self._passes([Answer(prompt_token_ids=(0,), response_token_ids=(0,))], timeout_s)
+
     def _passes(self, answers: Sequence[Answer], timeout_s: float) -> list[PassResult]:
         if not answers:
             return []

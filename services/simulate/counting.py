@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.learner.state.queries.thumb_to_token import ThumbTimes
 from services.shared.checkpoints import CheckpointStore
+from services.shared.checkpoints.adapters import ADAPTER_FILE
 from services.shared.store.database import Database
 from services.simulate.guard import load_calibration
 from services.simulate.held_out import HeldOutAnswer
@@ -135,7 +136,7 @@ def release_rows(policies: Sequence[PublishedPolicy], checkpoints: CheckpointSto
     rows: list[dict[str, object]] = []
     for policy in policies:
         manifest = checkpoints.read_manifest(policy.checkpoint_path, policy.manifest_sha256)
-        adapter = manifest.files.get("adapter.safetensors")
+        adapter = manifest.files.get(ADAPTER_FILE)
         rows.append(
             {
                 "version": policy.version,

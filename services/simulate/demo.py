@@ -21,8 +21,10 @@ from rich.live import Live
 from services.embedded.chat_model import ensure_chat_model
 from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
 from services.embedded.supervisor import Supervisor
+from services.shared.access import ServiceCredential
 from services.shared.checkpoints.models import resolve_model
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import Misconfigured, Unavailable
+from services.shared.ids import utc_now
 from services.shared.settings import load_settings
 from services.simulate.counting import Observed
 from services.simulate.held_out import HeldOutAnswer, draw_held_out
@@ -44,6 +46,7 @@ STORE_DEADLINE_S = 60.0
 PAUSE_DEADLINE_S = 90.0
 GATE_KL_NATS = 5.5
 GATE_SAMPLES = 12
+LEFT_BY_RUNS = ("logs", "journal.jsonl", "store.db")
 
 
 @dataclass
@@ -68,10 +71,11 @@ class Demo:
         self._journal = Journal(self._plan.data_dir / "journal.jsonl")
         self._crowd = Crowd(url=self._plan.page_url, habits=habits, journal=self._journal, seed=seed)
         self._progress = Progress()
+        self._credential = ServiceCredential(self._plan.secrets_dir, clock=utc_now)
 
     async def run(self) -> Observed:
         """From ready services to a counted run. Raises Unavailable when a service keeps dying."""
-        learner = LearnerClient(f"127.0.0.1:{self._plan.ports['learner']}")
+        learner = LearnerClient(f"127.0.0.1:{self._plan.ports['learner']}", self._credential)
         with Live(console=self._console, refresh_per_second=2, transient=False) as live:
             screen = asyncio.create_task(self._watch(learner, live))
             crowd = asyncio.create_task(self._crowd.run())
@@ -145,6 +149,7 @@ class Demo:
     async def _ask_held_out(self) -> list[HeldOutAnswer]:
         return await draw_held_out(
             address=f"127.0.0.1:{self._plan.ports['generator']}",
+            credential=self._credential,
             prompts=self._held_out_prompts(),
             temperature=self._habits.temperature,
             max_tokens=self._habits.max_tokens,
@@ -178,13 +183,24 @@ def overrides(seed: int) -> Overrides:
     return {"learner": {"seed": seed, "unrated_wait_s": 6, "reward_min_auroc_low95": 0.5, "gate": gate}}
 
 
+def clear_folder(data_dir: Path) -> None:
+    """Removes what an earlier run has left. Raises Misconfigured for a folder that holds something else."""
+    if not data_dir.exists():
+        return
+    if any(data_dir.iterdir()) and not any((data_dir / name).exists() for name in LEFT_BY_RUNS):
+        raise Misconfigured(
+            f"{data_dir} holds files that no demo has left there. Name an empty folder: the demo begins with one."
+        )
+    shutil.rmtree(data_dir)
+
+
 def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Path) -> int:
     """Runs it all and writes report and plot. Exit code 0 when the loop closed by every check, else 1."""
     console = Console()
     habits = Habits(taste=find_taste(taste))
     if not load_settings().model.path:
         ensure_chat_model()
-    shutil.rmtree(data_dir, ignore_errors=True)
+    clear_folder(data_dir)
     plan = EmbeddedPlan(
         data_dir=data_dir, ports=choose_ports(prefer_defaults=True), broker=broker, overrides=overrides(seed)
     )

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import grpc
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc, rollout_pb2
 from thumbloop.shared.v1 import meta_pb2
 
 from services.shared.ids import new_id
+from services.shared.rpc import Credential, open_channel
 
 ANSWER_TIMEOUT_S = 120.0
 CONCURRENT = 16
@@ -31,11 +31,17 @@ class HeldOutAnswer:
 
 
 async def draw_held_out(
-    *, address: str, prompts: tuple[str, ...], temperature: float, max_tokens: int, tenant: str = "default"
+    *,
+    address: str,
+    credential: Credential,
+    prompts: tuple[str, ...],
+    temperature: float,
+    max_tokens: int,
+    tenant: str = "default",
 ) -> list[HeldOutAnswer]:
     """One answer a prompt; an answer that a flip made of two versions is drawn again, once. Raises grpc.RpcError."""
     slots = asyncio.Semaphore(CONCURRENT)
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with open_channel(address, credential=credential) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
         async def one(prompt: str) -> HeldOutAnswer | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import grpc
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
+from services.shared.rpc import Credential, open_channel
+
 CALL_TIMEOUT_S = 5.0
 PAGE_SIZE = 200
 
@@ -33,8 +35,8 @@ class LearnerView:
 class LearnerClient:
     """Asks one learner. Closed by the caller."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
+    def __init__(self, address: str, credential: Credential) -> None:
+        self._channel = open_channel(address, credential=credential)
         self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)
 
     async def look(self) -> LearnerView | None:

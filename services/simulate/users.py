@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 import uuid
@@ -57,8 +58,17 @@ class Crowd:
     """`users` people who chat until they are told to stop."""
 
     def __init__(
-        self, *, url: str, habits: Habits, journal: Journal, seed: int, now: Callable[[], float] = time.time
+        self,
+        *,
+        url: str,
+        habits: Habits,
+        journal: Journal,
+        seed: int,
+        api_key: str = "",
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`api_key` with scope chat, where the gateway wants one."""
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
         self._habits = habits
         self._journal = journal
@@ -79,7 +89,9 @@ class Crowd:
     async def run(self) -> None:
         """Until `stop`."""
         limits = httpx.Limits(max_connections=self._habits.users * 2)
-        async with httpx.AsyncClient(base_url=self._url, timeout=REQUEST_TIMEOUT_S, limits=limits) as client:
+        async with httpx.AsyncClient(
+            base_url=self._url, headers=self._headers, timeout=REQUEST_TIMEOUT_S, limits=limits
+        ) as client:
             await asyncio.gather(*(self._live(client, user) for user in range(self._habits.users)))
 
     async def _live(self, client: httpx.AsyncClient, user: int) -> None:
@@ -183,11 +195,15 @@ def _answer(facts: dict[str, str], text: str) -> Answer:
 
 
 def run_users(*, url: str, users: int, taste: str, seconds: float, seed: int, journal: Path) -> int:
-    """`thumbloop simulate`. Exit code 0 when no request was refused and no answer cut."""
+    """`thumbloop simulate`. Exit code 0 when no request was refused and no answer cut.
+
+    Where the gateway wants a key, it is taken from THUMBLOOP_API_KEY.
+    """
     from rich.console import Console
 
     book = Journal(journal)
-    crowd = Crowd(url=url, habits=Habits(taste=find_taste(taste), users=users), journal=book, seed=seed)
+    habits = Habits(taste=find_taste(taste), users=users)
+    crowd = Crowd(url=url, habits=habits, journal=book, seed=seed, api_key=os.environ.get("THUMBLOOP_API_KEY", ""))
 
     async def bounded() -> None:
         asyncio.get_running_loop().call_later(seconds, crowd.stop)

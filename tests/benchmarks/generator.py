@@ -1,8 +1,8 @@
-"""`make bench`: the embedded engine against transformers' own continuous batching, interleaved in one run.
+"""`make bench-generator`: the embedded engine against transformers' own continuous batching, interleaved in one run.
 
-Both draw the same number of tokens from the same prompts in float32 on one thread, ending at no token; tokens a second
-at 8 and at 32 requests, and the ratio of ours over theirs. Ours does more for each token: it stamps versions, records
-raw and behaviour log-probs and streams.
+Both answer the same prompts at the same sampling in float32 on one thread, until the model's end token or the limit;
+tokens a second at 8 and at 32 requests, and the ratio of ours over theirs. Ours does more for each token: it stamps
+versions, records raw and behaviour log-probs and streams. Each side first answers once, uncounted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONCURRENT = (8, 32)
 TEMPERATURE = 0.8
 
 Side = Callable[[list[tuple[int, ...]], int], Awaitable[float]]
-"""Answers prompts with so many tokens each; tokens a second."""
+"""Answers prompts with at most so many tokens each; tokens a second."""
 
 
 async def open_ours(model: Path, empty_release: Path) -> tuple[Side, ContinuousBatchingEngine]:
@@ -62,7 +62,13 @@ def open_theirs(model: Path) -> tuple[Side, Any]:
     network.eval()
     make_config: Any = GenerationConfig
     manager = network.init_continuous_batching(
-        generation_config=make_config(do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0, eos_token_id=-1),
+        generation_config=make_config(
+            do_sample=True,
+            temperature=TEMPERATURE,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=network.generation_config.eos_token_id,
+        ),
         continuous_batching_config=ContinuousBatchingConfig(
             page_size=32,
             num_blocks=8 * max(CONCURRENT),
@@ -107,6 +113,8 @@ async def compare(rounds: int, tokens: int, scratch: Path) -> dict[str, float]:
     theirs, manager = open_theirs(model)
     figures: dict[str, float] = {}
     try:
+        for side in (ours, theirs):
+            await side(prompts[: min(CONCURRENT)], 2)
         for n in CONCURRENT:
             rates: dict[str, list[float]] = {"ours": [], "theirs": []}
             for _ in range(rounds):

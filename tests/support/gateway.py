@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,10 +19,13 @@ from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc, rollout_pb
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
 from services.gateway.main import serve
-from services.shared.bus.interface import GroupReader, LogReader, OutgoingEvent, Place, Publisher, Record
+from services.shared.access import AccessSnapshot, LiveKey
+from services.shared.access.wire import snapshot_to_proto
+from services.shared.bus.interface import GroupOffsets, GroupReader, LogReader, OutgoingEvent, Place, Publisher, Record
+from services.shared.bus.memory import MemoryBus
 from services.shared.contracts.feedback import decode_feedback
-from services.shared.contracts.topics import TopicPage
-from services.shared.domain.errors import NotFound, ThumbloopError
+from services.shared.contracts.topics import CONTROLS, TopicPage, load_topic_pages
+from services.shared.domain.errors import NotFound, ThumbloopError, Unavailable
 from services.shared.domain.feedback import Feedback
 from services.shared.ids import utc_now
 from services.shared.rpc.statuses import abort_with
@@ -118,6 +121,17 @@ class TestLearner(learner_pb2_grpc.LearnerServiceServicer):
     feedback: dict[str, learner_pb2.GetFeedbackResponse] = field(default_factory=dict)
     releases: list[learner_pb2.Release] = field(default_factory=list)
     status: learner_pb2.GetStatusResponse = field(default_factory=learner_pb2.GetStatusResponse)
+    keys: list[LiveKey] | None = field(default_factory=list)
+    """None: it does not say."""
+    stored: set[str] = field(default_factory=set)
+    """Feedback ids that its store has."""
+
+    async def GetAccessSnapshot(
+        self, request: learner_pb2.GetAccessSnapshotRequest, context: Any
+    ) -> learner_pb2.GetAccessSnapshotResponse:
+        if self.keys is None:
+            await abort_with(context, Unavailable("the store is away"))
+        return snapshot_to_proto(AccessSnapshot.of(self.keys), known_digest=request.known_digest)
 
     async def GetFeedback(
         self, request: learner_pb2.GetFeedbackRequest, context: Any
@@ -125,6 +139,13 @@ class TestLearner(learner_pb2_grpc.LearnerServiceServicer):
         if request.feedback_id not in self.feedback:
             await abort_with(context, NotFound("not ingested"))
         return self.feedback[request.feedback_id]
+
+    async def FindStoredFeedback(
+        self, request: learner_pb2.FindStoredFeedbackRequest, context: Any
+    ) -> learner_pb2.FindStoredFeedbackResponse:
+        return learner_pb2.FindStoredFeedbackResponse(
+            stored=[reference.feedback_id in self.stored for reference in request.references]
+        )
 
     async def ListReleases(
         self, request: learner_pb2.ListReleasesRequest, context: Any
@@ -159,7 +180,16 @@ class TestBus:
         return _TestPublisher(self)
 
     def log_reader(self, client_id: str) -> LogReader:
-        raise NotImplementedError("the gateway reads nothing")
+        """An empty topic of orders."""
+        orders = MemoryBus()
+        orders.ensure_topics([load_topic_pages()[CONTROLS]])
+        return orders.log_reader(client_id)
+
+    def group_offsets(self, group: str) -> GroupOffsets:
+        raise NotImplementedError("the gateway has no group")
+
+    def delete_records(self, before: Mapping[Place, int]) -> None:
+        raise NotImplementedError("the gateway deletes nothing")
 
     def group_reader(self, *, group: str, member_id: str, topic: str) -> GroupReader:
         raise NotImplementedError("the gateway reads nothing")
@@ -234,10 +264,17 @@ class GatewayHarness:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path, **room: Any) -> AsyncIterator[GatewayHarness]:
-    """Everything up and the gateway ready; everything gone afterwards. `room` overrides gateway settings."""
+async def running_gateway(
+    folder: Path, *, access: Mapping[str, Any] | None = None, keys: Iterable[LiveKey] | None = (), **room: Any
+) -> AsyncIterator[GatewayHarness]:
+    """Everything up and the gateway ready; everything gone afterwards.
+
+    `room` overrides gateway settings, `access` those of access (default: everyone may chat); the learner has `keys`
+    (None: it does not say).
+    """
     generator, learner, bus = TestGenerator(), TestLearner(), TestBus()  # type: ignore[abstract]  # answers what the gateway asks
     generator_server, generator_port = await start_generator(generator)
+    learner.keys = None if keys is None else list(keys)
     learner_server = grpc.aio.server()
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(learner, learner_server)
     learner_port = learner_server.add_insecure_port("127.0.0.1:0")
@@ -246,6 +283,7 @@ async def running_gateway(folder: Path, **room: Any) -> AsyncIterator[GatewayHar
     settings = Settings.model_validate(
         {
             "deployment": {"name": "test", "data_dir": folder},
+            "access": {"anonymous_chat": True, "snapshot_interval_s": 0.05, **(access or {})},
             "gateway": {
                 "port": port,
                 "control_port": control_port,

@@ -32,6 +32,7 @@ from services.shared.ids import new_id, utc_now
 from services.shared.rpc import open_channel, open_sync_channel
 from services.shared.settings import Settings
 from services.shared.telemetry.metrics import Metrics
+from tests.support.access import credential_of
 
 DEADLINE_S = 30.0
 NO_LEARNER = "127.0.0.1:9"
@@ -200,7 +201,7 @@ async def generator_room(
     room = make_room(settings, engine, ScriptedTokenizer(), bus, metrics, learner)
     room.server._port = 0
     await room.start()
-    channel = open_channel(f"127.0.0.1:{room.server.port}")
+    channel = open_channel(f"127.0.0.1:{room.server.port}", credential=credential_of(data_dir))
     ending = asyncio.Event()
     watching = asyncio.create_task(watch(room, ending))
     harness = GeneratorHarness(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import count
@@ -170,7 +170,7 @@ def make_ingest(
     )
 
 
-def ingest_facts(database: Database, clock: ManualClock, facts: list[Fact]) -> None:
+def ingest_facts(database: Database, clock: ManualClock, facts: Sequence[Fact]) -> None:
     """Writes facts to a store as ingest would, without a log."""
     with database.write() as connection:
         store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])

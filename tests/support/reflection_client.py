@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,8 +15,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 class ReflectionClient:
     """Calls unary methods with JSON-like mappings. Has a descriptor pool of its own, so no stub can help it."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """`metadata` goes out with every call that is not reflection, e.g. an API key."""
         self._channel = channel
+        self._metadata = list(metadata)
         self._database = ProtoReflectionDescriptorDatabase(channel)
         self._pool = DescriptorPool(self._database)
 
@@ -33,7 +35,7 @@ class ReflectionClient:
             request_serializer=lambda value: value.SerializeToString(),
             response_deserializer=GetMessageClass(found.output_type).FromString,
         )
-        response = invoke(message, timeout=timeout_s)
+        response = invoke(message, timeout=timeout_s, metadata=self._metadata)
         return dict(
             json_format.MessageToDict(
                 response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from services.shared.bus.interface import GroupReader, OutgoingEvent, Place, Record
+from services.shared.bus.interface import GroupOffsets, GroupReader, OutgoingEvent, Place, Record
 from services.shared.contracts.topics import TopicPage
 from services.shared.domain.errors import Corrupt, Unavailable
 from tests.support.facts import START
@@ -29,6 +29,8 @@ class SmallLog:
         self.cluster = "cluster-1"
         self.away = False
         self.refuse_sends = False
+        self.lives: dict[str, int] = {}
+        """How often each topic was made again."""
         self._count = partitions
         self.partitions = {Place(topic, index): Partition(0, []) for topic in topics for index in range(partitions)}
 
@@ -53,6 +55,7 @@ class SmallLog:
         del part.records[end - part.first :]
 
     def remake(self, topic: str) -> None:
+        self.lives[topic] = self.lives.get(topic, 0) + 1
         for place in self.partitions:
             if place.topic == topic:
                 self.partitions[place] = Partition(0, [])
@@ -76,6 +79,13 @@ class SmallLog:
 
     def group_reader(self, *, group: str, member_id: str, topic: str) -> GroupReader:
         raise NotImplementedError
+
+    def group_offsets(self, group: str) -> GroupOffsets:
+        raise NotImplementedError
+
+    def delete_records(self, before: Mapping[Place, int]) -> None:
+        for place, offset in before.items():
+            self.expire(place, offset)
 
     def close(self) -> None: ...
 
@@ -137,5 +147,9 @@ class SmallReader:
     def cluster_id(self) -> str:
         self._check()
         return self._log.cluster
+
+    def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
+        self._check()
+        return {place: f"{self._log.cluster}/{self._log.lives.get(place.topic, 0)}" for place in places}
 
     def close(self) -> None: ...

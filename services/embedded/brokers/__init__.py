@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.embedded.brokers.apache import ApacheBroker, kafka_home
+from services.embedded.brokers.apache import ApacheBroker, Listener, kafka_home
 from services.embedded.brokers.broker import Broker
 from services.embedded.brokers.embedded import EmbeddedBroker
 from services.shared.domain.errors import Misconfigured
 
-__all__ = ["ApacheBroker", "Broker", "EmbeddedBroker", "kafka_home", "make_broker"]
+__all__ = ["ApacheBroker", "Broker", "EmbeddedBroker", "Listener", "kafka_home", "make_broker"]
 
 
 def make_broker(kind: str, *, port: int, data_dir: Path) -> Broker:

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.embedded.brokers.broker import Broker
@@ -21,11 +22,11 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=CONTROLLER://{host}:{controller_port},{listeners}
+advertised.listeners={listeners}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 log.dirs={log_dirs}
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
@@ -40,6 +41,18 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 log.cleaner.dedupe.buffer.size=16777216
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """A port beside the plain one. `protocol`: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; `name`: letters and `_`;
+    `properties` are the listener's own, without its prefix (`ssl.client.auth`).
+    """
+
+    name: str
+    protocol: str
+    port: int
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 def kafka_home(environment: Mapping[str, str] | None = None) -> Path:
@@ -75,8 +88,10 @@ class ApacheBroker(Broker):
 
     embedded = False
 
-    def __init__(self, *, port: int, data_dir: Path) -> None:
+    def __init__(self, *, port: int, data_dir: Path, listeners: Sequence[Listener] = ()) -> None:
+        """`listeners`: further ports; the plain one at `port` is always there."""
         super().__init__(port=port, data_dir=data_dir)
+        self._listeners = [Listener(name="PLAINTEXT", protocol="PLAINTEXT", port=port), *listeners]
         self._controller_port = 0
 
     def _prepare(self) -> list[str]:
@@ -90,9 +105,19 @@ class ApacheBroker(Broker):
         self._controller_port = self._controller_port or free_port()
         path = self.data_dir / "server.properties"
         content = PROPERTIES.format(
-            host=LOOPBACK, port=self.port, controller_port=self._controller_port, log_dirs=self.data_dir / "log"
+            host=LOOPBACK,
+            controller_port=self._controller_port,
+            listeners=",".join(f"{each.name}://{LOOPBACK}:{each.port}" for each in self._listeners),
+            protocols=",".join(f"{each.name}:{each.protocol}" for each in self._listeners),
+            log_dirs=self.data_dir / "log",
         )
-        path.write_text(content, encoding="utf-8")
+        own = [
+            f"listener.name.{each.name.lower()}.{key}={value}\n"
+            for each in self._listeners
+            for key, value in each.properties.items()
+        ]
+        path.write_text(content + "".join(own), encoding="utf-8")
+        path.chmod(0o600)  # a listener's properties may hold passwords
         return path
 
     def _format(self, java: list[str], properties: Path) -> None:

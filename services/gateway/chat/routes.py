@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 
+from services.gateway.access.http_access import HttpAccess, caller_of
 from services.gateway.chat.body import ChatBody
 from services.gateway.chat.choice import Monotonic
 from services.gateway.chat.request import ChatLimits, parse_request
@@ -28,6 +29,7 @@ SLOW_CLIENT_S = 30.0
 def chat_router(
     *,
     service: ChatService,
+    access: HttpAccess,
     limits: ChatLimits,
     model: Callable[[], dict[str, Any]],
     monotonic: Monotonic,
@@ -38,7 +40,8 @@ def chat_router(
 
     @router.post(
         "/v1/chat/completions",
-        responses={200: ANSWER_DOCUMENT, **error_documents(400, 404, 413, 429, 500, 503, 504)},
+        responses={200: ANSWER_DOCUMENT, **error_documents(400, 401, 403, 404, 413, 429, 500, 503, 504)},
+        dependencies=[*access.documented, Depends(access.chat)],
         summary="Answer a chat",
     )
     async def create_chat_completion(
@@ -49,7 +52,7 @@ def chat_router(
         checked = parse_request(body, limits)
         async with AsyncExitStack() as held:
             await held.enter_async_context(service.slot())
-            exchange = service.open(checked, traceparent=valid_traceparent(traceparent))
+            exchange = service.open(checked, caller=caller_of(request), traceparent=valid_traceparent(traceparent))
             try:
                 if checked.stream:
                     response = await _streamed(request, service, exchange, held)
@@ -60,12 +63,19 @@ def chat_router(
             on_first_text(monotonic() - begin)
             return response
 
-    @router.get("/v1/models", summary="List models")
+    seen = [*access.documented, Depends(access.see)]
+
+    @router.get("/v1/models", summary="List models", dependencies=seen, responses=error_documents(401, 403, 503))
     async def list_models() -> dict[str, Any]:
         """The one model that this installation serves, and the policy version that answers now."""
         return {"object": "list", "data": [model()]}
 
-    @router.get("/v1/models/{model_id:path}", summary="Show a model", responses=error_documents(404))
+    @router.get(
+        "/v1/models/{model_id:path}",
+        summary="Show a model",
+        dependencies=seen,
+        responses=error_documents(401, 403, 404, 503),
+    )
     async def retrieve_model(model_id: str) -> dict[str, Any]:
         """One model by its name."""
         if model_id != limits.model_name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.gateway.chat.admission import Admission
@@ -21,8 +21,10 @@ from services.gateway.chat.generation import GenerationRequest
 from services.gateway.chat.request import ChatRequest
 from services.gateway.identity import Identifier, Identity
 from services.gateway.tokens import FeedbackTokens
+from services.shared.access.scopes import Principal
 from services.shared.domain.events import Clock, NewId
 from services.shared.domain.feedback import FeedbackKind
+from services.shared.releases.forget_orders import ForgottenRaters
 
 QUEUED_EVENTS = 64
 """Events of all choices that wait for a slow client; more, and the generator's streams wait too."""
@@ -41,6 +43,7 @@ class Exchange:
 
     request: ChatRequest
     identity: Identity
+    tenant: str
     group_id: str
     first_rollout_ids: tuple[str, ...]
     created: int
@@ -84,8 +87,8 @@ class ChatService:
         tokens: FeedbackTokens,
         admission: Admission,
         observer: AnswerObserver,
+        forgotten: ForgottenRaters,
         offered_kinds: tuple[FeedbackKind, ...],
-        tenant: str,
         timeout_s: float,
         new_id: NewId,
         clock: Clock,
@@ -96,8 +99,8 @@ class ChatService:
         self._tokens = tokens
         self._admission = admission
         self._observer = observer
+        self._forgotten = forgotten
         self._offered_kinds = offered_kinds
-        self._tenant = tenant
         self.timeout_s = timeout_s
         self._new_id = new_id
         self._clock = clock
@@ -107,14 +110,25 @@ class ChatService:
         """To be held while an exchange runs. Raises Busy, Unavailable."""
         return self._admission.slot()
 
-    def open(self, request: ChatRequest, *, traceparent: str) -> Exchange:
-        """Gives a request its ids and its deadline."""
+    def open(self, request: ChatRequest, *, caller: Principal, traceparent: str) -> Exchange:
+        """Gives a request its ids and its deadline. It is the caller's tenant's.
+
+        Somebody who was forgotten is answered as with `store: false`: nothing is recorded, and nothing can be rated.
+        """
+        identity = self._identifier.identify(
+            request.messages,
+            user=request.user,
+            conversation_id=request.conversation_id,
+            tenant=caller.tenant,
+            api_key_id=caller.key_id,
+        )
+        if self._forgotten.has(caller.tenant, identity.rater_id):
+            request = replace(request, recorded=False)
         rollout_ids = tuple(self._new_id() for _ in range(request.choices))
         return Exchange(
             request=request,
-            identity=self._identifier.identify(
-                request.messages, user=request.user, conversation_id=request.conversation_id
-            ),
+            identity=identity,
+            tenant=caller.tenant,
             group_id=rollout_ids[0] if request.choices == 1 else self._new_id(),
             first_rollout_ids=rollout_ids,
             created=int(self._clock().timestamp()),
@@ -135,6 +149,7 @@ class ChatService:
             rollout_id=rollout_id,
             prompt_id=exchange.identity.prompt_id,
             kinds=self._offered_kinds,
+            tenant=exchange.tenant,
         )
 
     async def answer(self, exchange: Exchange) -> list[Choice]:
@@ -192,7 +207,7 @@ class ChatService:
         request, identity = exchange.request, exchange.identity
         template = GenerationRequest(
             rollout_id=exchange.first_rollout_ids[index],
-            tenant=self._tenant,
+            tenant=exchange.tenant,
             conversation_id=identity.conversation_id,
             prompt_id=identity.prompt_id,
             group_id=exchange.group_id,

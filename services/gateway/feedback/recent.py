@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.gateway.feedback.turns import StatementId
 from services.shared.domain.feedback import Feedback, FeedbackState
 
 
@@ -27,19 +29,30 @@ class Acknowledged:
 
 
 class RecentFeedback:
-    """The newest `capacity` acknowledgements, by rater and feedback id: nobody meets another's ids."""
+    """The newest `capacity` acknowledgements: who sends again what is older writes it again, which changes nothing."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[tuple[str, str], Acknowledged] = OrderedDict()
+        self._entries: OrderedDict[StatementId, Acknowledged] = OrderedDict()
 
-    def find(self, *, rater_id: str, feedback_id: str) -> Acknowledged | None:
+    def find(self, statement_id: StatementId) -> Acknowledged | None:
         """None: unknown, or too long ago."""
-        return self._entries.get((rater_id, feedback_id))
+        return self._entries.get(statement_id)
 
     def remember(self, acknowledged: Acknowledged) -> None:
         """Forgets the oldest when full."""
         feedback = acknowledged.feedback
-        self._entries[feedback.rater_id, feedback.feedback_id] = acknowledged
+        self._entries[StatementId(feedback.meta.tenant, feedback.rater_id, feedback.feedback_id)] = acknowledged
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
+
+    def forget(self, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> None:
+        """Drops what the rater said, and what anybody said of these rollouts."""
+        gone = set(rollout_ids)
+        theirs = [
+            name
+            for name, known in self._entries.items()
+            if name.tenant == tenant and (name.rater_id == rater_id or known.feedback.rollout_id in gone)
+        ]
+        for name in theirs:
+            del self._entries[name]

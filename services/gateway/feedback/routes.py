@@ -7,60 +7,84 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path
 
-from services.gateway.chat.choice import Monotonic
+from services.gateway.access.http_access import HttpAccess
 from services.gateway.documents import error_documents
-from services.gateway.feedback.body import FeedbackAnswerBody, FeedbackRequestBody, FeedbackStateBody
+from services.gateway.feedback.accepting import FeedbackAcceptor
+from services.gateway.feedback.body import (
+    FeedbackAnswerBody,
+    FeedbackId,
+    FeedbackRequestBody,
+    FeedbackStateBody,
+)
+from services.gateway.feedback.counting import FeedbackCounts, counting_route
 from services.gateway.feedback.service import FeedbackService
-from services.gateway.tracing import valid_traceparent
-from services.shared.domain.errors import ThumbloopError, Unauthenticated, Unavailable
-from services.shared.domain.feedback import FeedbackKind
-from services.shared.telemetry.metrics import Metrics
+from services.shared.access.bearer import SCHEME as BEARER
+from services.shared.domain.errors import NotFound, ThumbloopError, Unauthenticated
 
 SCHEME = "Feedback"
+AUTHORIZATION = (
+    "`Feedback TOKEN`, a token of the rater's; or `Bearer KEY`, an API key of the tenant with scope feedback or admin."
+)
 
 
-def feedback_router(*, service: FeedbackService, metrics: Metrics, monotonic: Monotonic) -> APIRouter:
+def feedback_router(
+    *, service: FeedbackService, acceptor: FeedbackAcceptor, access: HttpAccess, counts: FeedbackCounts
+) -> APIRouter:
     """Sending feedback, and asking where it is."""
-    router = APIRouter(tags=["feedback"])
+    router = APIRouter(tags=["feedback"], route_class=counting_route(counts))
 
     @router.post(
         "/v1/feedback",
         summary="Say what you think of an answer",
-        responses=error_documents(400, 401, 403, 409, 413, 503),
+        responses=error_documents(400, 401, 403, 409, 413, 429, 500, 503),
     )
     async def create_feedback(
         body: FeedbackRequestBody, traceparent: Annotated[str, Header()] = ""
     ) -> FeedbackAnswerBody:
-        """Answers when the feedback is durable. Sending it again with the same `feedback_id` changes nothing."""
-        begin = monotonic()
-        try:
-            acknowledged = await service.submit(body, traceparent=valid_traceparent(traceparent))
-        except ThumbloopError as error:
-            _count(metrics, body.kind, "unavailable" if isinstance(error, Unavailable) else "rejected")
-            raise
-        _count(metrics, body.kind, str(acknowledged.state))
-        metrics.observe("thumbloop_gateway_feedback_seconds", monotonic() - begin)
-        return FeedbackAnswerBody(
-            feedback_id=acknowledged.feedback.feedback_id,
-            state=str(acknowledged.state),
-            revision=acknowledged.feedback.revision,
+        """A thumb, a rating, a comparison, an edit or a comment. Answers when it is durable.
+
+        Sending it again with the same `feedback_id` changes nothing and answers the same. Changing one's mind is a new
+        statement; the highest `revision` of a kind holds. `retracted` takes back what was said of that kind.
+        """
+        acknowledged = await acceptor.accept(body, traceparent=traceparent)
+        feedback = acknowledged.feedback
+        return FeedbackAnswerBody.model_validate(
+            {
+                "feedback_id": feedback.feedback_id,
+                "state": str(acknowledged.state),
+                "revision": feedback.revision,
+            }
         )
 
     @router.get(
         "/v1/feedback/{feedback_id}",
         summary="Where is my feedback?",
-        responses=error_documents(400, 401, 403, 404, 503),
+        responses=error_documents(400, 401, 403, 404, 500, 503),
     )
     async def show_feedback(
-        feedback_id: Annotated[str, Path(max_length=64)],
-        authorization: Annotated[str, Header(description="`Feedback TOKEN`")] = "",
+        feedback_id: Annotated[FeedbackId, Path(description="As `POST /v1/feedback` answered.")],
+        authorization: Annotated[str, Header(description=AUTHORIZATION)] = "",
     ) -> FeedbackStateBody:
-        """Accepted, joined with its answer, trained into which versions."""
-        fate: dict[str, Any] = asdict(await service.fate(feedback_id, token=_token(authorization)))
-        fate.pop("rater_id")
-        return FeedbackStateBody(**fate)
+        """Accepted, joined with its answer, trained into which versions, directly and through which reward model."""
+        try:
+            if _scheme(authorization) == BEARER.lower():
+                tenant = access.feedback_reader(authorization).tenant
+                fate = await service.fate_for_tenant(feedback_id, tenant=tenant)
+            else:
+                fate = await service.fate(feedback_id, token=_token(authorization))
+        except ThumbloopError as error:
+            counts.asked("unknown" if isinstance(error, NotFound) else "refused")
+            raise
+        counts.asked(str(fate.state))
+        told: dict[str, Any] = asdict(fate)
+        told.pop("rater_id")
+        return FeedbackStateBody(**told)
 
     return router
+
+
+def _scheme(authorization: str) -> str:
+    return authorization.strip().partition(" ")[0].lower()
 
 
 def _token(authorization: str) -> str:
@@ -72,9 +96,3 @@ def _token(authorization: str) -> str:
             field="Authorization",
         )
     return token.strip()
-
-
-def _count(metrics: Metrics, kind: str, outcome: str) -> None:
-    """Kinds that nobody knows are one label: a client must not be able to make new ones."""
-    known = kind if kind in {str(one) for one in FeedbackKind} else "unknown"
-    metrics.increment("thumbloop_gateway_feedback_total", kind=known, outcome=outcome)

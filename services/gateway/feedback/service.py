@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from services.gateway.feedback.body import FeedbackRequestBody
+from services.gateway.feedback.body import AnyStatement, ComparisonStatement
+from services.gateway.feedback.earlier import EarlierRevisions
+from services.gateway.feedback.fate import FeedbackFate, FeedbackLookup, SpooledStatements, fate_before_ingest
 from services.gateway.feedback.recent import Acknowledged, RecentFeedback
 from services.gateway.feedback.sink import FeedbackSink
-from services.gateway.feedback.statement import check_claims, check_kind, statement
-from services.gateway.tokens import FeedbackTokens
+from services.gateway.feedback.statement import check_claims, check_pair, statement
+from services.gateway.feedback.turns import StatementId, Turns
+from services.gateway.tokens import FeedbackClaims, FeedbackTokens
 from services.shared.domain.errors import Conflict, DeadlineExceeded, NotFound, PermissionDenied, Unavailable
 from services.shared.domain.events import Clock, EventMeta, NewId
 from services.shared.domain.feedback import Feedback, FeedbackState
+from services.shared.releases.forget_orders import ForgottenRaters
 
 LOOKUP_TIMEOUT_S = 2.0
 
 
+class RaterLimits(Protocol):
+    """How often a rater may say something new."""
+
+    def take(self, key: str) -> None:
+        """Raises Busy, with the seconds to wait."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class FeedbackFate:
-    """Where a statement is, and what learned from it."""
+class Answer:
+    """What a sender is told. `repeated`: the statement was known, and nothing was written."""
 
-    feedback_id: str
-    state: FeedbackState
-    reason: str = ""
-    rollout_id: str
-    rater_id: str
-    kind: str
-    revision: int
-    trained_into: tuple[str, ...] = ()
-    trained_into_through_reward_model: tuple[str, ...] = ()
-    reward_model_versions: tuple[str, ...] = ()
-
-
-class FeedbackLookup(Protocol):
-    """Knows what was ingested: the learner."""
-
-    async def find(self, *, tenant: str, feedback_id: str, timeout_s: float) -> FeedbackFate | None:
-        """None: not ingested (yet). Raises Unavailable, DeadlineExceeded."""
+    acknowledged: Acknowledged
+    repeated: bool
 
 
 class FeedbackService:
@@ -50,7 +46,11 @@ class FeedbackService:
         tokens: FeedbackTokens,
         sink: FeedbackSink,
         lookup: FeedbackLookup,
+        spooled: SpooledStatements,
         recent: RecentFeedback,
+        earlier: EarlierRevisions,
+        limits: RaterLimits,
+        forgotten: ForgottenRaters,
         on_accepted: Callable[[Feedback], None],
         deployment: str,
         new_id: NewId,
@@ -59,22 +59,63 @@ class FeedbackService:
         self._tokens = tokens
         self._sink = sink
         self._lookup = lookup
+        self._spooled = spooled
         self._recent = recent
+        self._earlier = earlier
+        self._limits = limits
+        self._forgotten = forgotten
         self._on_accepted = on_accepted
         self._deployment = deployment
         self._new_id = new_id
         self._clock = clock
+        self._turns = Turns()
 
-    async def submit(self, body: FeedbackRequestBody, *, traceparent: str) -> Acknowledged:
+    async def submit(self, body: AnyStatement, *, traceparent: str) -> Answer:
         """Returns when the statement is durable.
 
-        Raises Unauthenticated, PermissionDenied, InvalidInput, Conflict (the id was used for another statement) and
-        Unavailable (not durable; sending again is safe).
+        Raises Unauthenticated, PermissionDenied, InvalidInput, Conflict (the id was used for another statement), Busy
+        (too many of this rater) and Unavailable (not durable; sending again is safe).
         """
-        kind = check_kind(body.kind)
         claims = self._tokens.check(body.token)
-        check_claims(body, kind, claims)
-        feedback_id = body.feedback_id or self._new_id()
+        self._check_not_forgotten(claims)
+        check_claims(body, claims)
+        rejected = self._check_rejected(body, claims)
+        if body.feedback_id is None:
+            feedback = self._statement(body, claims, rejected, feedback_id=self._new_id(), traceparent=traceparent)
+            return await self._store(feedback)
+        feedback = self._statement(body, claims, rejected, feedback_id=body.feedback_id, traceparent=traceparent)
+        async with self._turns.of(_statement_id(feedback)):
+            known = self._recent.find(_statement_id(feedback))
+            if known is not None:
+                return _same_again(known, feedback)
+            stored = await self._earlier.find(body.feedback_id, kind=body.kind, claims=claims)
+            return await self._store(feedback if stored is None else replace(feedback, revision=stored))
+
+    def _check_not_forgotten(self, claims: FeedbackClaims) -> None:
+        if self._forgotten.has(claims.tenant, claims.rater_id):
+            raise PermissionDenied(
+                "Whoever was given this feedback token has been forgotten: nothing more is recorded of them.",
+                reason="PERSON_FORGOTTEN",
+                field="token",
+            )
+
+    def _check_rejected(self, body: AnyStatement, claims: FeedbackClaims) -> FeedbackClaims | None:
+        """Claims of a comparison's other token."""
+        if not isinstance(body, ComparisonStatement) or body.rejected_token is None:
+            return None
+        rejected = self._tokens.check(body.rejected_token, field="rejected_token")
+        check_pair(claims, rejected)
+        return rejected
+
+    def _statement(
+        self,
+        body: AnyStatement,
+        claims: FeedbackClaims,
+        rejected: FeedbackClaims | None,
+        *,
+        feedback_id: str,
+        traceparent: str,
+    ) -> Feedback:
         meta = EventMeta(
             event_id=self._new_id(),
             deployment=self._deployment,
@@ -82,44 +123,71 @@ class FeedbackService:
             event_time=self._clock(),
             traceparent=traceparent,
         )
-        feedback = statement(body=body, kind=kind, claims=claims, meta=meta, feedback_id=feedback_id)
-        known = self._recent.find(rater_id=claims.rater_id, feedback_id=feedback_id)
-        if known is not None:
-            return _same_again(known, feedback)
+        return statement(body=body, claims=claims, rejected=rejected, meta=meta, feedback_id=feedback_id)
+
+    async def _store(self, feedback: Feedback) -> Answer:
+        self._limits.take(f"{feedback.meta.tenant}/{feedback.rater_id}")
         acknowledged = Acknowledged(feedback=feedback, state=await self._sink.store(feedback))
         self._recent.remember(acknowledged)
         self._on_accepted(feedback)
-        return acknowledged
+        return Answer(acknowledged=acknowledged, repeated=False)
 
     async def fate(self, feedback_id: str, *, token: str) -> FeedbackFate:
-        """Where a statement is. Raises PermissionDenied for another rater's, NotFound, Unavailable."""
-        claims = self._tokens.check(token)
-        known = self._recent.find(rater_id=claims.rater_id, feedback_id=feedback_id)
+        """Where a statement is. Raises Unauthenticated, PermissionDenied for another rater's, NotFound, Unavailable."""
+        claims = self._tokens.check(token, field="Authorization")
+        here = await self._fate_here(feedback_id, claims)
         try:
-            fate = await self._lookup.find(tenant=claims.tenant, feedback_id=feedback_id, timeout_s=LOOKUP_TIMEOUT_S)
+            fate = await self._lookup.find(
+                tenant=claims.tenant,
+                feedback_id=feedback_id,
+                rater_id=claims.rater_id,
+                rollout_id=claims.rollout_id,
+                timeout_s=LOOKUP_TIMEOUT_S,
+            )
         except (Unavailable, DeadlineExceeded) as error:
-            if known is None:
-                raise Unavailable(
-                    "The learner, which knows where feedback is, is away for the moment. Ask again.",
-                    reason="LEARNER_UNAVAILABLE",
-                ) from error
-            fate = None
+            if here is None:
+                raise _learner_away() from error
+            return here
         if fate is not None and fate.rater_id == claims.rater_id:
             return fate
-        if known is not None:
-            return _accepted(known)
+        if here is not None:
+            return here
         if fate is not None:
             raise PermissionDenied(
                 "This feedback is another rater's. Use a token of the answer that it was given for.",
                 reason="OTHER_RATER",
             )
-        raise NotFound(
-            f"No feedback {feedback_id[:64]!a} is known (yet). If it was just sent to another gateway, ask again.",
-            reason="FEEDBACK_NOT_FOUND",
-        )
+        raise _unknown(feedback_id)
+
+    async def fate_for_tenant(self, feedback_id: str, *, tenant: str) -> FeedbackFate:
+        """Where any statement of a tenant is, for who holds a key for that. Raises NotFound, Unavailable."""
+        try:
+            fate = await self._lookup.find(
+                tenant=tenant, feedback_id=feedback_id, rater_id="", rollout_id="", timeout_s=LOOKUP_TIMEOUT_S
+            )
+        except (Unavailable, DeadlineExceeded) as error:
+            raise _learner_away() from error
+        if fate is None:
+            raise _unknown(feedback_id)
+        return fate
+
+    async def _fate_here(self, feedback_id: str, claims: FeedbackClaims) -> FeedbackFate | None:
+        """As far as this gateway knows by itself."""
+        name = StatementId(claims.tenant, claims.rater_id, feedback_id)
+        known = self._recent.find(name)
+        if known is not None and known.state is FeedbackState.ACCEPTED:
+            return fate_before_ingest(known.feedback, known.state)
+        spooled = await self._spooled.find(tenant=claims.tenant, rater_id=claims.rater_id, feedback_id=feedback_id)
+        if spooled is not None:
+            return fate_before_ingest(spooled, FeedbackState.SPOOLED)
+        return None if known is None else fate_before_ingest(known.feedback, FeedbackState.ACCEPTED)
 
 
-def _same_again(known: Acknowledged, feedback: Feedback) -> Acknowledged:
+def _statement_id(feedback: Feedback) -> StatementId:
+    return StatementId(feedback.meta.tenant, feedback.rater_id, feedback.feedback_id)
+
+
+def _same_again(known: Acknowledged, feedback: Feedback) -> Answer:
     if not known.says_the_same(feedback):
         raise Conflict(
             f"feedback_id {feedback.feedback_id!r} was used for another statement. To change one's mind, send a new "
@@ -127,16 +195,17 @@ def _same_again(known: Acknowledged, feedback: Feedback) -> Acknowledged:
             reason="FEEDBACK_ID_REUSED",
             field="feedback_id",
         )
-    return known
+    return Answer(acknowledged=known, repeated=True)
 
 
-def _accepted(known: Acknowledged) -> FeedbackFate:
-    feedback = known.feedback
-    return FeedbackFate(
-        feedback_id=feedback.feedback_id,
-        state=known.state,
-        rollout_id=feedback.rollout_id,
-        rater_id=feedback.rater_id,
-        kind=str(feedback.kind),
-        revision=feedback.revision,
+def _learner_away() -> Unavailable:
+    return Unavailable(
+        "The learner, which knows where feedback is, is away for the moment. Ask again.", reason="LEARNER_UNAVAILABLE"
+    )
+
+
+def _unknown(feedback_id: str) -> NotFound:
+    return NotFound(
+        f"No feedback {feedback_id[:64]!a} is known (yet). If it was just sent to another gateway, ask again.",
+        reason="FEEDBACK_NOT_FOUND",
     )

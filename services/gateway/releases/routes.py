@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from services.gateway.access.http_access import HttpAccess
+from services.gateway.documents import error_documents
 from services.gateway.releases.board import ReleaseBoard
 
 
-def releases_router(board: ReleaseBoard) -> APIRouter:
-    """The board as JSON and as a live stream."""
-    router = APIRouter(tags=["releases"])
+def releases_router(board: ReleaseBoard, access: HttpAccess | None = None) -> APIRouter:
+    """The board as JSON and as a live stream. `access` None: whoever comes here was let in before."""
+    router = APIRouter(
+        tags=["releases"],
+        dependencies=[] if access is None else [*access.documented, Depends(access.see)],
+        responses=error_documents(401, 403, 503),
+    )
 
     @router.get("/v1/releases", summary="List releases")
     async def list_releases() -> dict[str, Any]:

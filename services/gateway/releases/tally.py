@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.shared.domain.feedback import Feedback, FeedbackKind, Thumb
@@ -52,6 +53,11 @@ class ThumbTally:
         answer.up = feedback.body.up if isinstance(feedback.body, Thumb) and not feedback.retracted else None
         if answer.up is not None:
             counts[answer.up] += 1
+
+    def forget(self, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> None:
+        """Drops what was remembered of these answers; the counts, which name nobody, stay."""
+        for rollout_id in rollout_ids:
+            self._answers.pop(rollout_id, None)
 
     def of(self, version: str) -> Thumbs:
         """Zeroes for a version that answered nobody here."""

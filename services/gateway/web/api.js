@@ -2,11 +2,31 @@
 
 /** What went wrong, in the API's own words. `retryAfter`: seconds, or null. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, retryAfter = null } = {}) {
+  constructor(message, { status = 0, code = "", retryAfter = null } = {}) {
     super(message);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.keyRefused = (code.startsWith("api_key_") && status === 401) || code === "wrong_scope";
   }
+}
+
+const KEY = "thumbloop.key";
+let tellRefused = () => {};
+
+/** Keeps an API key for this tab; it goes out with every request from now on. */
+export function keepKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+/** Calls `tell` with the API's words whenever it wants a key, or another one. */
+export function whenKeyRefused(tell) {
+  tellRefused = tell;
+}
+
+function withKey(options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  if (!key || options.headers?.Authorization) return options;
+  return { ...options, headers: { ...options.headers, Authorization: `Bearer ${key}` } };
 }
 
 const AWAY = "The gateway cannot be reached. Is it running?";
@@ -14,7 +34,7 @@ const AWAY = "The gateway cannot be reached. Is it running?";
 async function request(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, withKey(options));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(AWAY);
@@ -22,10 +42,13 @@ async function request(path, options) {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
-  throw new ApiError(body.error?.message ?? `The gateway answered ${response.status}.`, {
+  const error = new ApiError(body.error?.message ?? `The gateway answered ${response.status}.`, {
     status: response.status,
+    code: body.error?.code ?? "",
     retryAfter,
   });
+  if (error.keyRefused) tellRefused(error.message);
+  throw error;
 }
 
 const json = (body) => ({
@@ -85,10 +108,24 @@ export async function modelName() {
   return (await (await request("/v1/models")).json()).data[0].id;
 }
 
-/** Calls `show` with every picture of the releases, and with null while there is no connection. Returns a stopper. */
+const RECONNECT_MS = 1000;
+
+/** Calls `show` with every picture of the releases, and with null while there is no connection. Returns a stopper.
+ * (An EventSource could not send a key.) */
 export function watchReleases(show) {
-  const source = new EventSource("/v1/releases/events");
-  source.addEventListener("releases", (event) => show(JSON.parse(event.data)));
-  source.addEventListener("error", () => show(null));
-  return () => source.close();
+  const abort = new AbortController();
+  followReleases(show, abort.signal);
+  return () => abort.abort();
+}
+
+async function followReleases(show, signal) {
+  while (!signal.aborted) {
+    try {
+      for await (const data of events(await request("/v1/releases/events", { signal }))) show(JSON.parse(data));
+    } catch (error) {
+      if (signal.aborted || error.keyRefused) return;
+    }
+    show(null);
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+  }
 }

@@ -1,10 +1,11 @@
 // The chat page: puts the parts together and holds what they share.
 
 import { html, render, useEffect, useRef, useState } from "/web/vendor/htm-preact.js";
-import { modelName, watchReleases } from "/web/api.js";
+import { modelName, watchReleases, whenKeyRefused } from "/web/api.js";
 import { useChat } from "/web/chat.js";
 import { Composer } from "/web/parts/composer.js";
 import { Header } from "/web/parts/header.js";
+import { KeyPrompt } from "/web/parts/key.js";
 import { Message } from "/web/parts/message.js";
 import { Releases } from "/web/parts/releases.js";
 import { Welcome } from "/web/parts/welcome.js";
@@ -15,20 +16,27 @@ function App() {
   const [settings, setSettings] = useState({ user: userId(), temperature: 0.8, maxTokens: 128 });
   const [picture, setPicture] = useState({ connected: true, data: null });
   const [panelOpen, setPanelOpen] = useState(false);
+  const [keyWanted, setKeyWanted] = useState("");
+  const [keysKept, setKeysKept] = useState(0);
   const chat = useChat(model, settings);
 
   useEffect(() => {
+    whenKeyRefused(setKeyWanted);
     modelName().then(setModel, () => {});
     return watchReleases((data) =>
       setPicture((last) => (data ? { connected: true, data } : { connected: false, data: last.data })),
     );
-  }, []);
+  }, [keysKept]);
   useEffect(() => {
     const onKey = (event) => event.key === "Escape" && (chat.busy ? chat.stop() : setPanelOpen(false));
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, [chat.busy]);
 
+  const takeKey = () => {
+    setKeyWanted("");
+    setKeysKept(keysKept + 1);
+  };
   const change = (changes) => {
     if (changes.user) keepUserId(changes.user);
     setSettings((old) => ({ ...old, ...changes }));
@@ -46,6 +54,7 @@ function App() {
                 onThumb=${(value) => chat.thumb(turn.id, value)} />`,
           )}
         <//>
+        ${keyWanted && html`<${KeyPrompt} why=${keyWanted} onKept=${takeKey} />`}
         <${Composer} busy=${chat.busy} onSend=${chat.ask} onStop=${chat.stop} />
       </main>
       <${Releases} picture=${picture} open=${panelOpen} onClose=${() => setPanelOpen(false)} settings=${settings}

@@ -10,7 +10,8 @@ const POLL_MAX_MS = 10_000;
 const POLLS_MAX = 400;
 
 /* A turn: {id, role, text, state: "done" | "streaming" | "failed" | "stopped", error?, loop?, spans?, thumb?}
-   A thumb: {value, id, state: "sending" | "failed" | what the API says, error?, trainedInto: [version]} */
+   A thumb: {value, id, body, state: "sending" | "failed" | what the API says, error?, trainedInto: [version],
+   last: {revision, at} of the newest acknowledged one, or null} */
 function reduce(turns, action) {
   const change = (id, changes) => turns.map((turn) => (turn.id === id ? { ...turn, ...changes(turn) } : turn));
   switch (action.type) {
@@ -100,21 +101,44 @@ async function follow(id, body, signal, dispatch) {
   }
 }
 
-/** Sends a thumb; the same one again takes it back. Then follows what becomes of it. */
+/** Sends a thumb; the same one again takes it back, the other one changes one's mind. Then follows what becomes of it.
+    What could not be sent goes again as it was, under the same id: that is safe. */
 async function rate(turn, value, dispatch, latest) {
-  const retracted = turn.thumb?.value === value && turn.thumb.state !== "failed";
-  const thumb = { id: randomId(), value: retracted ? null : value, state: "sending", trainedInto: [] };
-  const token = turn.loop.feedback_token;
+  const before = turn.thumb;
+  const again = before?.state === "failed" && before.value === value;
+  const body = again ? before.body : statement(turn.loop.feedback_token, value, before);
+  const thumb = {
+    id: body.feedback_id,
+    value: body.retracted ? null : value,
+    body,
+    state: "sending",
+    trainedInto: [],
+    last: before?.last ?? null,
+  };
   const set = (changes) =>
     dispatch({ type: "thumb", id: turn.id, ofId: thumb.id, thumb: (old) => ({ ...old, ...changes }) });
   dispatch({ type: "thumb", id: turn.id, thumb: () => thumb });
   try {
-    const answer = await sendFeedback({ token, kind: "thumb", value, feedback_id: thumb.id, retracted });
-    set({ state: retracted ? "retracted" : answer.state });
-    if (!retracted) await watch(turn.id, thumb.id, token, set, latest);
+    const answer = await sendFeedback(body);
+    const last = { revision: answer.revision, at: performance.now() };
+    set({ state: body.retracted ? "retracted" : answer.state, last });
+    if (!body.retracted) await watch(turn.id, thumb.id, body.token, set, latest);
   } catch (error) {
     set({ state: "failed", value, error: error.message });
   }
+}
+
+/** A new statement: with a higher revision than the last one, whatever gateway takes it and whatever its clock says. */
+function statement(token, value, before) {
+  const body = {
+    token,
+    kind: "thumb",
+    value,
+    feedback_id: randomId(),
+    retracted: before?.value === value,
+  };
+  const last = before?.last;
+  return last ? { ...body, revision: last.revision + 1 + Math.round(performance.now() - last.at) } : body;
 }
 
 async function watch(turnId, thumbId, token, set, latest) {

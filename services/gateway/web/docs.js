@@ -27,6 +27,7 @@ function curl(method, path, operation, example) {
   for (const parameter of operation.parameters ?? []) {
     if (parameter.in === "header" && parameter.name === "authorization") lines.push(`-H 'Authorization: Feedback TOKEN'`);
   }
+  if (operation.security?.length) lines.push(`-H 'Authorization: Bearer API_KEY'`);
   if (example) lines.push(`-H 'Content-Type: application/json'`, `-d '${JSON.stringify(example)}'`);
   return lines.join(" \\\n  ");
 }
@@ -75,6 +76,10 @@ function Operation({ description, method, path, operation }) {
   `;
 }
 
+function keysNeeded(description) {
+  return Object.keys(description.components?.securitySchemes ?? {}).length > 0;
+}
+
 function Page({ description }) {
   const operations = Object.entries(description.paths).flatMap(([path, item]) =>
     METHODS.filter((method) => item[method]).map((method) => ({ path, method, operation: item[method] })),
@@ -89,7 +94,7 @@ function Page({ description }) {
       <main>
         <h1>${description.info.title} API <small>${description.info.version}</small></h1>
         <p>${description.info.description} The machine-readable form is <a href="/openapi.json">/openapi.json</a>.</p>
-        <pre><code>${`from openai import OpenAI\n\nclient = OpenAI(base_url="${location.origin}/v1", api_key="none")`}</code></pre>
+        <pre><code>${`from openai import OpenAI\n\nclient = OpenAI(base_url="${location.origin}/v1", api_key="${keysNeeded(description) ? "API_KEY" : "none"}")`}</code></pre>
         <p>Every error has the body <code>${`{"error": {"message", "type", "param", "code"}}`}</code>; its message says how to mend the request.</p>
         ${operations.map((operation) => html`<${Operation} description=${description} ...${operation} />`)}
       </main>

@@ -255,6 +255,9 @@ class ContinuousBatchingEngine:
             raise Unavailable("The engine does not run.", reason="ENGINE_FAILED")
         staged = self._staged[version].weights
         weights = {**self._release_weights.base(self._exchanged - staged.keys()), **staged}
+        if self._device.type == "cuda":
+            # Copies were begun on this thread's stream, and the decode loop, which has its own, does not wait for it.
+            torch.cuda.synchronize(self._device)
         asked = time.perf_counter()
         try:
             with self._manager.pause():

@@ -51,7 +51,7 @@ class ServedLinear(nn.Module):
 
 def _packing_works(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this CPU multiply by blocked weights, and rightly."""
-    if not cast(bool, torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+    if not cast(bool, torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return False
     x, weight = torch.ones(2, 16, dtype=dtype), torch.eye(16, dtype=dtype)
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from services.learner.forgetting.keeping_out import without_forgotten_records
+from services.learner.ingest.continuity import log_not_continuous
 from services.learner.ingest.dead_letters import DeadLetters
 from services.learner.ingest.decoding import Read, read
+from services.learner.ingest.locking import lock_experiences
 from services.learner.ingest.positions import Position, Positions
 from services.learner.ingest.store_feedback import store_feedback
 from services.learner.ingest.store_rollouts import store_rollouts
 from services.learner.ingest.store_scores import store_scores
 from services.shared.bus.interface import Place, Record
-from services.shared.domain.errors import Corrupt
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import Feedback
 from services.shared.domain.rollout import Rollout
@@ -32,8 +34,11 @@ class BatchWriter:
         deployment: str,
         clock: Clock,
         gaps: bool,
+        count: Callable[[Sequence[Read]], None] | None = None,
     ) -> None:
-        """`gaps`: offsets may be missing, as on the embedded broker after it was killed."""
+        """`gaps`: offsets may be missing, as on the embedded broker after it was killed. `count` is told of what has
+        been committed."""
+        self._count = count
         self._gaps = gaps
         self._database = database
         self._positions = positions
@@ -57,16 +62,21 @@ class BatchWriter:
                 reads = [read(record, deployment=self._deployment) for record in mine]
                 moved[place] = self._after(held[place], reads)
                 items += reads
+        if not moved:
+            return moved
         unreadable = [item for item in items if item.error is not None]
-        self._dead_letters.publish(unreadable)
+        self._dead_letters.publish(without_forgotten_records(self._database, unreadable))
         with self._database.write() as connection:
             for place, to in moved.items():
                 self._positions.advance(connection, held[place], to=to)
             facts = [item.fact for item in items]
+            lock_experiences(connection, {(fact.rollout_id, fact.meta.tenant) for fact in facts if fact is not None})
             store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])
             store_scores(connection, [fact for fact in facts if isinstance(fact, Score)])
             store_feedback(connection, [fact for fact in facts if isinstance(fact, Feedback)])
             self._dead_letters.count(connection, unreadable, self._clock())
+        if self._count is not None:
+            self._count(items)
         return moved
 
     def _after(self, position: Position, reads: Sequence[Read]) -> Position:
@@ -85,8 +95,6 @@ def _check_order(position: Position, records: Sequence[Record]) -> None:
     """Offsets follow one another: our topics are never compacted, and nothing in them is transactional."""
     for expected, record in enumerate(records, start=position.next):
         if record.offset != expected:
-            raise Corrupt(
-                f"{position.place.topic}[{position.place.partition}]: offset {record.offset} came where {expected} was"
-                " due; records are missing from the log.",
-                reason="LOG_NOT_CONTINUOUS",
+            raise log_not_continuous(
+                position.place, f"offset {record.offset} came where {expected} was due: records are missing"
             )

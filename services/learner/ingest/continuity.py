@@ -8,7 +8,7 @@ another event at that place, or another cluster mean that records were lost or r
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from services.learner.ingest.decoding import read
 from services.learner.ingest.positions import Position
@@ -32,15 +32,25 @@ def check_continuity(reader: LogReader, positions: Sequence[Position], *, deploy
         place = position.place
         fault = _fault(position, beginnings[place], ends[place], cluster_id)
         if fault:
-            wrong[place] = _corrupt(position, fault)
+            wrong[place] = log_not_continuous(place, fault)
         elif position.last_event_id and position.next - 1 >= beginnings[place]:
             witnesses[place] = position
     for place, event_id in _read_witnesses(reader, witnesses, deployment=deployment).items():
         expected = witnesses[place].last_event_id
         if event_id != expected:
             fault = f"offset {witnesses[place].next - 1} holds event {event_id}, where {expected} had been read"
-            wrong[place] = _corrupt(witnesses[place], fault)
+            wrong[place] = log_not_continuous(place, fault)
     return wrong
+
+
+def check_partitions(read_from: Mapping[Place, int], places: Iterable[Place]) -> None:
+    """Raises Corrupt where a partition that had been read is no longer there: its topic was made again, smaller."""
+    there = set(places)
+    topics = {place.topic for place in there}
+    for place, offset in sorted(read_from.items()):
+        if place.topic in topics and place not in there and offset > 0:
+            fault = f"the partition is gone, and had been read up to {offset}: the topic was made again"
+            raise log_not_continuous(place, fault)
 
 
 def _fault(position: Position, beginning: int, end: int, cluster_id: str) -> str:
@@ -53,12 +63,13 @@ def _fault(position: Position, beginning: int, end: int, cluster_id: str) -> str
     return ""
 
 
-def _corrupt(position: Position, fault: str) -> Corrupt:
-    place = position.place
+def log_not_continuous(place: Place, fault: str) -> Corrupt:
+    """The error that stops ingest, with what to do about it."""
     return Corrupt(
         f"{place.topic}[{place.partition}]: {fault}. Ingest stops rather than lose events without a word. If the log"
-        " was replaced on purpose, delete this partition's row in `ingest_offsets` and start again: it is then read"
-        " from its first offset, and ids make sure that nothing counts twice.",
+        f" was replaced on purpose, delete its row in the store's table `ingest_offsets` (topic {place.topic!r},"
+        f" partition {place.partition}) and start again: it is then read from its first offset, and ids make sure that"
+        " nothing counts twice.",
         reason="LOG_NOT_CONTINUOUS",
     )
 

@@ -19,10 +19,8 @@ from services.shared.contracts.topics import dead_letter_topic
 from services.shared.domain.errors import Corrupt, Unavailable
 from services.shared.store.tables import dead_letters
 
-MAX_SHARE = 0.1
-"""Of the last `WINDOW` records of a partition, at most so many may be unreadable."""
-
 WINDOW = 1000
+"""The share is taken of about so many records of a partition; so few unreadable ones never stop ingest."""
 
 ACK_TIMEOUT_S = 30.0
 
@@ -30,7 +28,8 @@ ACK_TIMEOUT_S = 30.0
 class DeadLetters:
     """Publishes and counts."""
 
-    def __init__(self, publisher: Publisher, *, max_share: float = MAX_SHARE, window: int = WINDOW) -> None:
+    def __init__(self, publisher: Publisher, *, max_share: float, window: int = WINDOW) -> None:
+        """`max_share`: of a partition's last `window` records, at most so many may be unreadable."""
         self._publisher = publisher
         self._max_share = max_share
         self._window = window
@@ -50,7 +49,8 @@ class DeadLetters:
             raise Corrupt(
                 f"{recent_dead} of the last {recent_read} records of {position.place.topic}[{position.place.partition}]"
                 f" cannot be read, more than {self._max_share:.0%}. Ingest stops rather than dead-letter a whole topic:"
-                " look at the newest dead letters' reasons, mend or roll back the producer, or this reader.",
+                " look at the newest dead letters' reasons, mend or roll back the producer, or this reader; or raise"
+                " the cap, THUMBLOOP_LEARNER__DEAD_LETTER_MAX_SHARE.",
                 reason="TOO_MANY_DEAD_LETTERS",
             )
         while recent_read >= 2 * self._window:
@@ -59,7 +59,7 @@ class DeadLetters:
 
     def count(self, connection: Connection, unreadable: Sequence[Read], now: datetime) -> None:
         """Adds to the totals by topic and reason."""
-        for item in unreadable:
+        for item in sorted(unreadable, key=lambda item: (item.record.place.topic, _reason(item))):
             insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(dead_letters)
             row = {"topic": item.record.place.topic, "reason": _reason(item), "count": 1, "last_time": now}
             connection.execute(

@@ -1,24 +1,26 @@
 """Ingest: reads `rollouts`, `feedback` and `scores`, and keeps the store in step with them.
 
 It reads by `assign`, never in a group: which partitions are its own is decided by leases in SQL, and how far it has
-read is committed there, in the transaction of what it derived. Kafka being away is waited out. A log that is not the
-one it was reading stops it with a clear word, except on the embedded broker, which may lose its tail when killed:
-there the partition is read again from its start.
+read is committed there, in the transaction of what it derived. So any number of ingest processes share the log, and one
+may die at any time. Kafka or the store being away is waited out. A log that is not the one it was reading stops it with
+a clear word, except on the embedded broker, which may lose its tail when killed: there the partition is read again from
+its start.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from services.learner.ingest.assignment import Assignment
 from services.learner.ingest.batch import BatchWriter
-from services.learner.ingest.continuity import check_continuity
-from services.learner.ingest.dead_letters import MAX_SHARE, DeadLetters
-from services.learner.ingest.decoding import TOPICS
-from services.learner.ingest.positions import Position, Positions
-from services.shared.bus.interface import Bus, LogReader, Place, Publisher
-from services.shared.domain.errors import Busy, Corrupt, Fenced, Unavailable
+from services.learner.ingest.dead_letters import DeadLetters
+from services.learner.ingest.members import REPLACED, Members
+from services.learner.ingest.positions import Positions
+from services.learner.ingest.reporting import Reporting
+from services.shared.bus.interface import Bus, LogReader, Publisher
+from services.shared.domain.errors import Busy, Corrupt, Fenced, ThumbloopError, Unavailable
 from services.shared.domain.events import Clock
 from services.shared.store.database import Database
 from services.shared.telemetry.log import get_logger
@@ -44,34 +46,46 @@ class Ingest:
         lease_ttl_s: float,
         embedded: bool,
         on_failure: Callable[[BaseException], None],
-        max_dead_letter_share: float = MAX_SHARE,
+        max_dead_letter_share: float = 0.1,
         max_records: int = 500,
+        reporting: Reporting | None = None,
     ) -> None:
+        """`holder`: stable name of the process, its own alone; `reporting` None: nothing is measured."""
         self._bus = bus
-        self._deployment = deployment
         self._clock = clock
         self._embedded = embedded
         self._on_failure = on_failure
         self._max_records = max_records
         self._lease_round = timedelta(seconds=lease_ttl_s / 3)
-        self._positions = Positions(database, clock=clock, holder=holder, ttl_s=lease_ttl_s)
+        self._reporting = reporting
+        positions = Positions(database, clock=clock, holder=holder, ttl_s=lease_ttl_s)
+        members = Members(database, clock=clock, holder=holder, ttl_s=lease_ttl_s)
+        self.assignment = Assignment(positions, members, holder=holder, deployment=deployment, embedded=embedded)
         self._publisher: Publisher = bus.publisher(f"{CLIENT_ID}-dead-letters")
         dead_letters = DeadLetters(self._publisher, max_share=max_dead_letter_share)
-        self._writer = BatchWriter(
-            database, self._positions, dead_letters, deployment=deployment, clock=clock, gaps=embedded
+        self.writer = BatchWriter(
+            database,
+            positions,
+            dead_letters,
+            deployment=deployment,
+            clock=clock,
+            gaps=embedded,
+            count=reporting.count if reporting else None,
         )
-        self._held: dict[Place, Position] = {}
         self._reader: LogReader | None = None
         self._next_round: datetime | None = None
+        self._doubted = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: BaseException | None = None
         """Why it stopped by itself; None: it did not."""
         self.waiting = False
-        """Its last turn found Kafka, or its partitions, in other hands."""
+        """Its last turn found Kafka, the store, or its partitions, in other hands or away."""
 
     def start(self) -> None:
         """Begins to read. Kafka need not be there yet."""
+        if self._reporting:
+            self._reporting.start()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
 
@@ -87,9 +101,11 @@ class Ingest:
         if self._reader is not None and (self._thread is None or not self._thread.is_alive()):
             self._reader.close()
         self._publisher.close(1.0)
+        if self._reporting:
+            self._reporting.stop()
 
     def step(self) -> int:
-        """One turn: leases where it is time, one poll, one transaction. How many records were read.
+        """One turn: a round of leases where it is time, one poll, one transaction. How many records were read.
 
         Raises Unavailable when Kafka is away, Fenced when a partition was taken over, Corrupt when it has to stop.
         After the first two, `forget` and come again.
@@ -97,23 +113,24 @@ class Ingest:
         reader = self._open()
         now = self._clock()
         if self._next_round is None or now >= self._next_round:
-            self._go_round(reader)
+            self.assignment.go_round(reader)
             self._next_round = now + self._lease_round
         try:
-            records = reader.poll(POLL_S, self._max_records)
-            records = [record for record in records if record.place in self._held]
-            self._held |= self._writer.write(records, self._held)
+            polled = reader.poll(POLL_S, self._max_records)
         except Corrupt as error:
-            if not self._embedded or error.reason == "TOO_MANY_DEAD_LETTERS":
-                raise
-            _log.warning("log_changed", error=error.message)
-            self.forget()
+            self._doubt(error)
             return 0
+        self._doubted = False
+        held = self.assignment.held
+        records = [record for record in polled if record.place in held]
+        held |= self.writer.write(records, held)
+        if self._reporting:
+            self._reporting.turn(reader, held, leads=self.assignment.leads)
         return len(records)
 
     def forget(self) -> None:
         """Drops what it thinks it holds; the next step asks SQL and Kafka again."""
-        self._held = {}
+        self.assignment.drop()
         self._next_round = None
 
     def _open(self) -> LogReader:
@@ -121,32 +138,13 @@ class Ingest:
             self._reader = self._bus.log_reader(CLIENT_ID)
         return self._reader
 
-    def _go_round(self, reader: LogReader) -> None:
-        """Renews leases, takes what is free (new partitions too), and assigns the reader when anything changed."""
-        kept = {position.place: position for position in self._positions.renew(self._held.values())}
-        missing = [place for topic in TOPICS for place in reader.places(topic) if place not in kept]
-        taken: list[Position] = []
-        if missing:
-            taken = self._positions.take(reader.beginning_offsets(missing), reader.cluster_id())
-            taken = self._checked(reader, taken)
-        if taken or len(kept) != len(self._held):
-            self._held = kept | {position.place: position for position in taken}
-            reader.assign({place: position.next for place, position in self._held.items()})
-            _log.info("partitions_assigned", partitions=len(self._held))
-
-    def _checked(self, reader: LogReader, taken: Sequence[Position]) -> list[Position]:
-        """The positions to read on from. Raises Corrupt where the log is another one (embedded: starts it again)."""
-        wrong = check_continuity(reader, taken, deployment=self._deployment)
-        if wrong and not self._embedded:
-            raise next(iter(wrong.values()))
-        checked: list[Position] = []
-        for position in taken:
-            if position.place in wrong:
-                _log.warning("partition_read_again", partition=str(position.place), error=wrong[position.place].message)
-                beginning = reader.beginning_offsets([position.place])[position.place]
-                position = self._positions.restart(position, beginning=beginning, cluster_id=reader.cluster_id())
-            checked.append(position)
-        return checked
+    def _doubt(self, error: Corrupt) -> None:
+        """An offset is gone. The next step takes the partitions again, and says what is wrong with which of them."""
+        if self._doubted and not self._embedded:
+            raise error
+        self._doubted = True
+        _log.warning("log_changed", error=error.message)
+        self.forget()
 
     def _run(self) -> None:
         try:
@@ -155,12 +153,17 @@ class Ingest:
                     self.step()
                     self.waiting = False
                 except (Unavailable, Busy, Fenced) as error:
-                    _log.warning("ingest_waits", reason=error.reason, error=error.message)
-                    self.waiting = True
-                    self.forget()
-                    self._stopping.wait(RETRY_S)
-            self._positions.give_back(self._held.values())
+                    if error.reason == REPLACED:
+                        raise
+                    self._wait(error)
+            self.assignment.give_back()
         except BaseException as error:
             self.failure = error
-            _log.error("ingest_stopped", error=str(error))
+            _log.error("ingest_stopped", error=error.message if isinstance(error, ThumbloopError) else repr(error))
             self._on_failure(error)
+
+    def _wait(self, error: ThumbloopError) -> None:
+        _log.warning("ingest_waits", reason=error.reason, error=error.message)
+        self.waiting = True
+        self.forget()
+        self._stopping.wait(RETRY_S)

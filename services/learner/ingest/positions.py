@@ -7,7 +7,7 @@ transaction is undone. So each record's effects are committed once, whoever else
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,26 +46,43 @@ class Positions:
         self._holder = holder
         self._ttl = timedelta(seconds=ttl_s)
 
-    def take(self, beginnings: dict[Place, int], cluster_id: str) -> list[Position]:
-        """Takes those of the partitions that are free, this holder's own, or whose lease has run out.
+    def take(self, beginnings: dict[Place, int], cluster_id: str, *, room: Mapping[str, int]) -> list[Position]:
+        """Takes those of the partitions that are this holder's own, free, or whose lease has run out; of each topic at
+        most as many as `room` says, own ones first. Own ones beyond that (from before a restart) are given back.
 
         A partition never seen before starts at its first offset kept.
         """
         now = self._clock()
         taken: list[Position] = []
+        left = dict(room)
         with self._database.write() as connection:
             insert_missing(
                 connection,
                 ingest_offsets,
                 [_new_row(place, offset, cluster_id, now) for place, offset in sorted(beginnings.items())],
             )
-            for place in sorted(beginnings):
-                row = connection.execute(select(ingest_offsets).where(*_at(place)).with_for_update()).one()
-                if row.holder in ("", self._holder) or row.lease_until <= now:
+            rows = [
+                connection.execute(select(ingest_offsets).where(*_at(place)).with_for_update()).one()
+                for place in sorted(beginnings)
+            ]
+            for row in sorted(rows, key=lambda row: row.holder != self._holder):
+                mine = row.holder == self._holder
+                if left.get(row.topic, 0) > 0 and (mine or row.holder == "" or row.lease_until <= now):
+                    left[row.topic] -= 1
                     values = {"epoch": row.epoch + 1, "holder": self._holder, "lease_until": now + self._ttl}
-                    connection.execute(update(ingest_offsets).where(*_at(place)).values(values))
                     taken.append(_position(row, epoch=row.epoch + 1))
-        return taken
+                elif mine:
+                    values = {"epoch": row.epoch + 1, "holder": "", "lease_until": now}
+                else:
+                    continue
+                connection.execute(update(ingest_offsets).where(*_at(Place(row.topic, row.partition))).values(values))
+        return sorted(taken, key=lambda position: position.place)
+
+    def read_from(self) -> dict[Place, int]:
+        """Every partition that the store knows, with the offset of the record to be read next."""
+        with self._database.read() as connection:
+            columns = ingest_offsets.c.topic, ingest_offsets.c.partition, ingest_offsets.c.next
+            return {Place(row.topic, row.partition): row.next for row in connection.execute(select(*columns))}
 
     def renew(self, held: Iterable[Position]) -> list[Position]:
         """Keeps leases; gives those positions that are still held."""

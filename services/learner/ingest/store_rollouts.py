@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
+from services.learner.forgetting.late_rollouts import without_forgotten_rollouts
 from services.learner.state.rows import experience_row, rollout_row, version_rows
 from services.shared.domain.rollout import Rollout
 from services.shared.store.tables import experiences, rollout_versions, rollouts
@@ -13,9 +14,12 @@ from services.shared.store.upsert import chunks, insert_missing, upsert
 
 
 def store_rollouts(connection: Connection, arrived: Sequence[Rollout]) -> None:
-    """Adds the rollouts that are new, with their share of the experience; what others know of it stays."""
+    """Adds the rollouts that are new, with their share of the experience; what others know of it stays.
+
+    Rollouts of forgotten people stay out, and take with them what came before them.
+    """
     first: dict[str, Rollout] = {}
-    for rollout in arrived:
+    for rollout in without_forgotten_rollouts(connection, arrived):
         first.setdefault(rollout.rollout_id, rollout)
     known = _known(connection, list(first))
     new = [rollout for rollout_id, rollout in first.items() if rollout_id not in known]

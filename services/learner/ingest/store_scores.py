@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from services.learner.forgetting.keeping_out import without_forgotten_scores
 from services.learner.state.rows import Row
 from services.shared.domain.score import Score
 from services.shared.store.columns import pack_floats
@@ -18,7 +19,10 @@ from services.shared.store.upsert import upsert, upsert_earliest
 
 
 def store_scores(connection: Connection, arrived: Sequence[Score]) -> None:
-    """Adds what is new. An experience counts as scored once it has a score with reference log-probs."""
+    """Adds what is new, but for scores of forgotten rollouts. An experience counts as scored once it has a score with
+    reference log-probs.
+    """
+    arrived = without_forgotten_scores(connection, arrived)
     upsert_earliest(connection, scores, [_score_row(score) for score in arrived])
     passes = [score for score in arrived if score.reference_log_probs]
     upsert_earliest(connection, reference_passes, [_pass_row(score) for score in passes])

@@ -23,9 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from services.learner.model.policy_model import PolicyModel
+from services.shared.checkpoints.adapters import ADAPTER_FILE, ADAPTER_SETTINGS_FILE
 
-ADAPTER_FILE: Final = "adapter.safetensors"
-ADAPTER_SETTINGS_FILE: Final = "adapter.json"
 VALUE_HEAD_FILE: Final = "value_head.safetensors"
 _FORMAT: Final = 1
 _PEFT_PREFIX: Final = "base_model.model."

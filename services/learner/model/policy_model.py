@@ -7,7 +7,7 @@ adapter are the same for every version: `prepare` runs them once for a batch of 
 Shapes: `B` rollouts, `N` tokens of a pack, `R` response tokens, `D` hidden size, `V` vocabulary, `C` critic inputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,12 +56,18 @@ class TokenOutputs:
 class PolicyModel:
     """A frozen base with a LoRA adapter (the policy) and a value head (the critic)."""
 
-    def __init__(self, base: PreTrainedModel, settings: PolicyModelSettings) -> None:
-        """Take over `base` (its weights are cast and frozen) and add an adapter that changes nothing yet."""
+    def __init__(
+        self, base: PreTrainedModel, settings: PolicyModelSettings, *, safe_point: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take over `base` (its weights are cast and frozen) and add an adapter that changes nothing yet.
+
+        `safe_point` is called before each pass; it may raise, to end long work early.
+        """
         self.settings = settings
+        self.safe_point = safe_point
         self.device = torch.device(settings.device)
         self.randomness = Randomness(settings.seed)
-        nn.Module.to(base, device=self.device, dtype=trunk_dtype(settings.precision, self.device))
+        _cast(base, self.device, trunk_dtype(settings.precision, self.device))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = _with_adapter(base, settings.lora)
@@ -72,7 +78,9 @@ class PolicyModel:
         self.value_head = ValueHead(int(base.config.hidden_size)).to(self.device)
 
     @classmethod
-    def from_directory(cls, directory: Path, settings: PolicyModelSettings) -> "PolicyModel":
+    def from_directory(
+        cls, directory: Path, settings: PolicyModelSettings, *, safe_point: Callable[[], None] = lambda: None
+    ) -> "PolicyModel":
         """Load a base in Hugging Face format (config and safetensors); nothing is fetched from a network."""
         base = AutoModelForCausalLM.from_pretrained(
             directory,
@@ -80,7 +88,7 @@ class PolicyModel:
             attn_implementation="sdpa",
             local_files_only=True,
         )
-        return cls(cast(PreTrainedModel, base), settings)
+        return cls(cast(PreTrainedModel, base), settings, safe_point=safe_point)
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the policy, by peft's names, in a fixed order."""
@@ -97,6 +105,7 @@ class PolicyModel:
         prefix_hidden: Tensor | None = None
         rest_hidden: list[Tensor] = []
         for group in split_into_packs(sequences, prefix, self.settings.pack_tokens):
+            self.safe_point()
             members = [sequences[index] for index in group]
             layout = pack(members, prefix, self.device)
             hidden_ND = self._decoder.run(self._decoder.embed(layout.input_N), layout, 0, self._first_adapted)
@@ -161,6 +170,7 @@ class PolicyModel:
 
     def _final(self, batch: PreparedBatch, rows: Sequence[int], layout: Pack) -> Tensor:
         """Final hidden states before each response token, from the kept ones upward."""
+        self.safe_point()
         hidden_ND = torch.cat([batch.prefix_hidden_PD, *(batch.rest_hidden_BND[row] for row in rows)])
         hidden_ND = self._decoder.run(hidden_ND, layout, self._first_adapted, self._decoder.layers)
         return self._decoder.finish(hidden_ND[layout.predict_R])
@@ -169,12 +179,22 @@ class PolicyModel:
         yield from split_into_packs(batch.sequences, batch.prefix, self.settings.pack_tokens)
 
 
+def _cast(base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Moves the model and casts its weights alone: rotary frequencies stay float32, as wherever else the model runs.
+
+    Rounded to bfloat16 they would turn a token at position 1,000 by more than a radian.
+    """
+    nn.Module.to(base, device=device)
+    for weight in base.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 def _with_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     layers = int(base.config.num_hidden_layers)
     top = lora.top_layers or layers
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft says int and takes any number
         target_modules=list(lora.targets),
         layers_to_transform=list(range(max(0, layers - top), layers)),
         lora_dropout=0.0,

@@ -3,7 +3,7 @@
 Shapes: `B` prompts, `T` tokens, `D` hidden size, `V` vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,11 +32,12 @@ def sample_answers(
     temperature: float,
     end_ids: frozenset[int],
     random: torch.Generator,
+    safe_point: Callable[[], None] = lambda: None,
 ) -> list[SampledAnswer]:
     """Sample one answer to each prompt (top-p 1, top-k off). The end token, where it comes, is part of the answer.
 
     The prompts' common prefix is computed once; the rest is padded on the left. `random` is a CPU generator, so the
-    same seed draws the same numbers on every device.
+    same seed draws the same numbers on every device. `safe_point` is called before each token; it may raise.
     """
     body, head = _parts(network)
     device = head.weight.device
@@ -45,6 +46,7 @@ def sample_answers(
     logprobs: list[Tensor] = []
     running_B = torch.ones(len(prompts), dtype=torch.bool)
     for _ in range(max_new_tokens):
+        safe_point()
         logprobs_BV = torch.log_softmax(head(final_BD).float().cpu() / temperature, dim=-1)
         token_B = _draw(logprobs_BV, random)
         tokens.append(torch.where(running_B, token_B, -1))

@@ -23,7 +23,7 @@ class Critic:
     def values(self, inputs_RC: Tensor) -> Tensor:
         """Values of the states before each response token, in thumb units."""
         self._head.settle_scale(inputs_RC)
-        return self._head(inputs_RC)  # type: ignore[no-any-return]
+        return self._head(inputs_RC)  # type: ignore[no-any-return]  # a module's call is Any
 
     def fit(self, inputs_RC: Tensor, old_R: Tensor, returns_R: Tensor) -> float:
         """Take `critic_epochs` full-batch steps of the clipped value loss; return the last loss."""
@@ -31,7 +31,7 @@ class Critic:
         for _ in range(self._settings.critic_epochs):
             loss = value_loss(self._head(inputs_RC), old_R, returns_R, clip=self._settings.value_clip)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self.optimizer.step()
             last = float(loss.detach())
         return last

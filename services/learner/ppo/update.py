@@ -182,7 +182,7 @@ class PpoUpdate:
 
     def _step(self, loss: Tensor, steps: _Steps) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError("the gradient is not finite: lower the learning rate or use precision float32")

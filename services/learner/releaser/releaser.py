@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Candidate, Verdict
 from services.learner.releaser.announcer import Announcer
 from services.learner.releaser.gate import judge
@@ -15,6 +16,7 @@ from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.release_commits import ReleaseCommits
+from services.learner.state.retention import Retention
 from services.shared.domain.errors import ThumbloopError, Unavailable
 from services.shared.domain.release import Announcement, ReleaseKind
 from services.shared.settings.model import GateSettings
@@ -42,6 +44,8 @@ class Releaser:
         commits: ReleaseCommits,
         outbox: Outbox,
         announcer: Announcer,
+        orders: OrderOutbox,
+        retention: Retention,
         gate: GateSettings,
         first_releases: Mapping[ReleaseKind, FirstRelease],
         on_failure: Callable[[BaseException], None],
@@ -52,6 +56,8 @@ class Releaser:
         self._commits = commits
         self._outbox = outbox
         self._announcer = announcer
+        self._orders = orders
+        self._retention = retention
         self._gate = gate
         self._first_releases = first_releases
         self._on_failure = on_failure
@@ -84,7 +90,9 @@ class Releaser:
         for candidate in self._candidates.undecided():
             self.decide(candidate)
         self._outbox.step()
+        self._orders.step()
         self._announcer.step()
+        self._retention.step()
 
     def decide(self, candidate: Candidate) -> Verdict:
         """Judges a candidate and commits or refuses it."""

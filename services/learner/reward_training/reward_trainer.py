@@ -39,8 +39,9 @@ class RewardTrainer:
         before it. Heads that know nothing predict nothing, so they are not tested.
         """
         seen = list(known)
-        for start in range(0, len(new), self._settings.chunk):
-            chunk = new[start : start + self._settings.chunk]
+        size = max(self._settings.chunk, -(-len(new) // self._settings.most_chunks))
+        for start in range(0, len(new), size):
+            chunk = new[start : start + size]
             if not heads.knows_nothing:
                 features_BF = np.stack([thumb.features_F for thumb in chunk])
                 predicted = score(heads, features_BF, [thumb.rollout_id for thumb in chunk]).mean_B

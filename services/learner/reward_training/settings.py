@@ -18,7 +18,9 @@ class RewardTrainingSettings:
     """No rater's thumbs weigh more than this share of all, where there are raters enough."""
     prequential_window: int = 200
     chunk: int = 8
-    """New thumbs are tested in chunks of this many, each by heads trained on all thumbs before it."""
+    """New thumbs are tested in chunks of this many, each by heads trained on all thumbs before it ..."""
+    most_chunks: int = 16
+    """... or of more, so that a backlog of thousands is not paid for with hundreds of trainings."""
     skill_auroc: float = 0.6
     """PPO waits until the lower 95% bound of the prequential AUROC is above this ..."""
     skill_thumbs_of_each_sign: int = 10

@@ -3,7 +3,7 @@
 Shapes: `N` thumbs, `F` features.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,9 +41,9 @@ def capped_weights(thumbs: Sequence[Thumb], max_share: float) -> NDArray[np.floa
     then all raters get equal totals, which is the nearest to it.
     """
     weight_N = np.array([thumb.weight for thumb in thumbs], dtype=np.float64)
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for thumb in thumbs:
-        totals[thumb.rater] += thumb.weight  # type: ignore[assignment]
+        totals[thumb.rater] += thumb.weight
     ceiling = _ceiling(sorted(totals.values()), max_share)
     factors = {rater: min(1.0, ceiling / total) if total > 0 else 0.0 for rater, total in totals.items()}
     capped: NDArray[np.float64] = weight_N * np.array([factors[thumb.rater] for thumb in thumbs])

@@ -1,9 +1,9 @@
 """Fit the sixteen heads: logistic regression with an L2 penalty, each head without its own third of the rollouts.
 
-There are fewer thumbs than features, so the features are first rotated into the span of the thumbs (the penalty does
-not change under a rotation): each fit then has at most as many unknowns as thumbs and takes milliseconds.
+There are usually fewer thumbs than features, so the features are first rotated into the span of the thumbs (the penalty
+does not change under a rotation): each fit then has at most as many unknowns as thumbs and takes milliseconds.
 
-Shapes: `N` thumbs, `F` features, `K <= N` rotated features, `H` heads.
+Shapes: `N` thumbs, `F` features, `K <= min(N, F)` rotated features, `H` heads.
 """
 
 from dataclasses import dataclass, replace
@@ -75,6 +75,10 @@ def _scale(features_NF: NDArray[np.float32], middle_weight: float) -> NDArray[np
 
 def _rotate(standard_NF: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates of the thumbs in an orthonormal basis of their span, and that basis."""
+    if len(standard_NF) > standard_NF.shape[1]:  # by the smaller of the two products: its cost grows with the cube
+        values_F, vectors_FF = np.linalg.eigh(standard_NF.T @ standard_NF)
+        basis_KF = vectors_FF[:, values_F > values_F[-1] * 1e-8].T
+        return standard_NF @ basis_KF.T, basis_KF
     gram_NN = standard_NF @ standard_NF.T
     values_N, vectors_NN = np.linalg.eigh(gram_NN)
     kept = values_N > values_N[-1] * 1e-8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,6 +11,7 @@ from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
 from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
+from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
 from services.learner.state.queries.thumb_to_token import (
     ThumbTimes,
     ThumbToToken,
@@ -71,9 +73,13 @@ class LearnerQueries:
             thumb_to_token=summarise(self._thumb_times()),
         )
 
-    def feedback(self, *, tenant: str, feedback_id: str) -> FeedbackFate:
-        """Raises NotFound."""
-        return self._fates.find(tenant=tenant, feedback_id=feedback_id)
+    def feedback(self, *, tenant: str, feedback_id: str, rater_id: str = "", rollout_id: str = "") -> FeedbackFate:
+        """See `FeedbackFates.find`. Raises NotFound."""
+        return self._fates.find(tenant=tenant, feedback_id=feedback_id, rater_id=rater_id, rollout_id=rollout_id)
+
+    def stored_feedback(self, *, tenant: str, references: Sequence[FeedbackReference]) -> list[bool]:
+        """See the query of that name. Raises InvalidInput."""
+        return stored_feedback(self._database, tenant=tenant, references=references)
 
     def releases(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
         """A page of releases. Raises InvalidInput."""

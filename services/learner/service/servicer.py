@@ -8,11 +8,17 @@ from typing import Any, Protocol
 
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
+from services.learner.access.key_table import ApiKeyTable
+from services.learner.access.servicer import AccessMethods
+from services.learner.forgetting.forgetting import Forgetting
+from services.learner.forgetting.servicer import ForgettingMethods
 from services.learner.ports import ReleaseRow
 from services.learner.service.messages import fate_to_proto, release_to_proto, status_to_proto
 from services.learner.service.queries import LearnerQueries
 from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
 from services.learner.state.pausing import Pausing
+from services.learner.state.queries.stored_feedback import FeedbackReference
+from services.shared.contracts.feedback import feedback_kind_from_proto
 from services.shared.contracts.policies import release_kind_from_proto
 from services.shared.domain.errors import InvalidInput
 
@@ -32,7 +38,7 @@ class TrainerStatus(Protocol):
     def reward_auroc_low95(self) -> float | None: ...  # noqa: D102
 
 
-class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
+class LearnerServicer(AccessMethods, ForgettingMethods, learner_pb2_grpc.LearnerServiceServicer):
     """Errors of the domain are turned into statuses by the server's interceptor."""
 
     def __init__(
@@ -44,8 +50,13 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         trainer_status: Callable[[], TrainerStatus],
         read_manifest: Callable[[ReleaseRow], str],
         epoch: int,
+        forgetting: Forgetting,
+        keys: ApiKeyTable,
+        on_keys_changed: Callable[[], None] = lambda: None,
     ) -> None:
         """`read_manifest` gives a release's manifest as JSON text; it may block."""
+        AccessMethods.__init__(self, keys=keys, on_keys_changed=on_keys_changed)
+        ForgettingMethods.__init__(self, forgetting)
         self._queries = queries
         self._acknowledgements = acknowledgements
         self._pausing = pausing
@@ -83,8 +94,23 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         """See the proto."""
         _require("tenant", request.tenant)
         _require("feedback_id", request.feedback_id)
-        fate = await asyncio.to_thread(self._queries.feedback, tenant=request.tenant, feedback_id=request.feedback_id)
+        fate = await asyncio.to_thread(
+            self._queries.feedback,
+            tenant=request.tenant,
+            feedback_id=request.feedback_id,
+            rater_id=request.rater_id,
+            rollout_id=request.rollout_id,
+        )
         return fate_to_proto(fate)
+
+    async def FindStoredFeedback(
+        self, request: learner_pb2.FindStoredFeedbackRequest, context: Any
+    ) -> learner_pb2.FindStoredFeedbackResponse:
+        """See the proto."""
+        _require("tenant", request.tenant)
+        references = [_reference(index, message) for index, message in enumerate(request.references)]
+        stored = await asyncio.to_thread(self._queries.stored_feedback, tenant=request.tenant, references=references)
+        return learner_pb2.FindStoredFeedbackResponse(stored=stored)
 
     async def ListReleases(
         self, request: learner_pb2.ListReleasesRequest, context: Any
@@ -133,6 +159,18 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             self._acknowledgements.control, replica_id=request.replica_id, control_id=request.control_id
         )
         return learner_pb2.AcknowledgeControlResponse()
+
+
+def _reference(index: int, message: learner_pb2.FeedbackReference) -> FeedbackReference:
+    field = f"references[{index}]"
+    for name in ("rollout_id", "rater_id", "feedback_id"):
+        _require(f"{field}.{name}", getattr(message, name))
+    return FeedbackReference(
+        rollout_id=message.rollout_id,
+        rater_id=message.rater_id,
+        kind=feedback_kind_from_proto(message.kind, f"{field}.kind"),
+        feedback_id=message.feedback_id,
+    )
 
 
 def _require(field: str, value: str) -> None:

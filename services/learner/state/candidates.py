@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, func, select
 
+from services.learner.forgetting.lineage import check_not_forgotten
 from services.learner.ports import Candidate, ReleaseRow, Verdict
 from services.learner.state.experience_moves import move
 from services.learner.state.fencing import fenced_write
@@ -39,12 +40,15 @@ class SqlCandidates:
         return max((number + 1 for number in numbers if number is not None), default=0)
 
     def submit(self, candidate: Candidate) -> None:
-        """See the port. Raises Fenced when the candidate's epoch is over, or its experiences are not claimed by it."""
+        """See the port. Raises Fenced when the candidate's epoch is over, or its experiences are not claimed by it;
+        FailedPrecondition (`FORGOTTEN`) when somebody it learned from has been forgotten.
+        """
         with fenced_write(self._database, self._epoch) as connection:
             if candidate.epoch != self._epoch:
                 raise Fenced(f"{candidate.version} is of epoch {candidate.epoch}, this is {self._epoch}: train again.")
             known = select(candidates.c.version).where(candidates.c.version == candidate.version)
             if connection.scalar(known) is None:
+                check_not_forgotten(connection, candidate)
                 insert_missing(connection, candidates, [candidate_row(candidate, self._clock())])
                 if candidate.kind is ReleaseKind.POLICY:
                     _hold(connection, candidate)

@@ -3,17 +3,22 @@
 An experience goes open → claimed → used | stale | quarantined. A claim is a lease fenced by the learner's epoch: one
 that has run out, or that an older epoch made, counts as open. *Ready* is never stored; it is asked here, at the
 claim: scored, fit for PPO, fresh, and rated or old enough to go without.
+
+Each question goes down one index, version by version, and looks at a bounded number of rows: it costs the same however
+many experiences the store holds. On PostgreSQL several learners of one epoch claim side by side; each passes over the
+rows that another is about to claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import pairwise, product
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
-from services.learner.ports import Experience, RatedExample
+from services.learner.ports import RATED_EXAMPLES, Experience, RatedExample
 from services.learner.state.ancestry import distances
 from services.learner.state.experience_moves import TOO_OLD, move
 from services.learner.state.experience_reader import read_experiences, read_rated_examples
@@ -21,9 +26,18 @@ from services.learner.state.fencing import fenced_write
 from services.shared.domain.events import Clock
 from services.shared.store.database import Database
 from services.shared.store.tables import experiences, rollout_versions
+from services.shared.store.upsert import chunks
 
 RETIRED_AT_A_TIME = 1_000
 """Bounds a claim's transaction."""
+
+COUNTED_AT_MOST = 10_000
+"""More ready experiences than this are not counted."""
+
+_OPEN = experiences.c.state == "open"
+_FIT = (experiences.c.eligible.is_(True), experiences.c.scored.is_(True))
+_AGAIN = {"state": "open", "claim_epoch": None, "lease_until": None}
+_TOO_OLD = {"state": "stale", "stale_reason": TOO_OLD, "claim_epoch": None, "lease_until": None}
 
 
 class SqlExperienceStore:
@@ -52,16 +66,20 @@ class SqlExperienceStore:
         """See the port."""
         with self._database.read() as connection:
             fresh = distances(connection, policy_version, most=self._max_staleness)
-            free = or_(experiences.c.state == "open", and_(experiences.c.state == "claimed", self._is_void()))
-            query = select(func.count()).select_from(experiences).where(free, self._ready(), _drawn_by_only(fresh))
-            return int(connection.scalar(query) or 0)
+            states = (_OPEN, and_(experiences.c.state == "claimed", self._is_void()))
+            found = 0
+            for version, state in product(fresh, states):
+                ready = self._ready(state, version).where(~_drawn_by_others(fresh)).limit(COUNTED_AT_MOST - found)
+                found += connection.scalar(select(func.count()).select_from(ready.subquery())) or 0
+            return found
 
     def claim(self, *, limit: int, policy_version: str, reward_model_version: str) -> list[Experience]:
         """See the port."""
-        with fenced_write(self._database, self._epoch) as connection:
+        with fenced_write(self._database, self._epoch, alone=False) as connection:
             fresh = distances(connection, policy_version, most=self._max_staleness)
             self._void(connection)
             rollout_ids = self._take(connection, limit, fresh)
+            self._retire(connection, fresh)
             return read_experiences(
                 connection,
                 rollout_ids,
@@ -78,57 +96,76 @@ class SqlExperienceStore:
         """See the port."""
         self._release(rollout_ids, state="stale", reason=reason)
 
-    def rated_examples(self, *, limit: int = 5000) -> list[RatedExample]:
+    def rated_examples(self, *, limit: int = RATED_EXAMPLES) -> list[RatedExample]:
         """See the port."""
         with self._database.read() as connection:
             return read_rated_examples(connection, limit=limit)
 
     def _release(self, rollout_ids: Sequence[str], *, state: str, reason: str) -> None:
-        with fenced_write(self._database, self._epoch) as connection:
+        with fenced_write(self._database, self._epoch, alone=False) as connection:
             mine = and_(experiences.c.state == "claimed", experiences.c.claim_epoch == self._epoch)
             move(connection, rollout_ids, mine, state=state, stale_reason=reason, claim_epoch=None, lease_until=None)
 
-    def _take(self, connection: Connection, limit: int, fresh: dict[str, int]) -> list[str]:
-        """Claims what is ready and fresh, newest first: the nearer to the live policy, the more an update learns."""
-        ready = select(experiences.c.rollout_id).where(experiences.c.state == "open", self._ready())
-        newest = ready.where(_drawn_by_only(fresh)).order_by(experiences.c.end_time.desc(), experiences.c.rollout_id)
-        taken = list(connection.scalars(self._skip_locked(newest.limit(limit))))
-        move(connection, taken, state="claimed", claim_epoch=self._epoch, lease_until=self._clock() + self._lease)
-        self._retire(connection, ready, fresh)
+    def _take(self, connection: Connection, limit: int, fresh: Mapping[str, int]) -> list[str]:
+        """Claims what is ready: the least stale first, and of one version the newest. The nearer a rollout is to the
+        live policy, the more an update learns from it."""
+        taken: list[str] = []
+        for version in fresh:
+            newest = self._ready(_OPEN, version).order_by(experiences.c.end_time.desc(), experiences.c.rollout_id)
+            while len(taken) < limit:
+                found = list(connection.scalars(self._unlocked(newest.limit(limit - len(taken)))))
+                stray = _drawn_in_part_by_others(connection, found, fresh)
+                mine = [rollout_id for rollout_id in found if rollout_id not in stray]
+                move(
+                    connection, mine, state="claimed", claim_epoch=self._epoch, lease_until=self._clock() + self._lease
+                )
+                move(connection, stray, **_TOO_OLD)
+                taken += mine
+                if not stray:
+                    break
         return taken
 
-    def _retire(self, connection: Connection, ready: Select[*tuple[Any, ...]], fresh: dict[str, int]) -> None:
-        """The oldest that no claim will take any more become stale (a rollback reopens them), so many at a time."""
-        left = ready.where(~_drawn_by_only(fresh)).order_by(experiences.c.end_time, experiences.c.rollout_id)
-        stale = list(connection.scalars(self._skip_locked(left.limit(RETIRED_AT_A_TIME))))
-        move(connection, stale, state="stale", stale_reason=TOO_OLD, claim_epoch=None, lease_until=None)
+    def _retire(self, connection: Connection, fresh: Mapping[str, int]) -> None:
+        """What no claim will take any more becomes stale (a rollback reopens it), so many at a time."""
+        edges = [None, *sorted(fresh), None]
+        for above, below in pairwise(edges):
+            between = [] if above is None else [experiences.c.oldest_version > above]
+            between += [] if below is None else [experiences.c.oldest_version < below]
+            left = select(experiences.c.rollout_id).where(_OPEN, *_FIT, *between).limit(RETIRED_AT_A_TIME)
+            move(connection, connection.scalars(self._unlocked(left)).all(), **_TOO_OLD)
 
     def _void(self, connection: Connection) -> None:
         """Claims that no longer count are open again."""
-        query = update(experiences).where(experiences.c.state == "claimed", self._is_void())
-        connection.execute(query.values(state="open", claim_epoch=None, lease_until=None))
+        void = select(experiences.c.rollout_id).where(experiences.c.state == "claimed", self._is_void())
+        move(connection, connection.scalars(self._unlocked(void)).all(), **_AGAIN)
 
     def _is_void(self) -> ColumnElement[bool]:
         return or_(experiences.c.claim_epoch < self._epoch, experiences.c.lease_until < self._clock())
 
-    def _ready(self) -> ColumnElement[bool]:
-        """Scored, fit, and rated or old enough; whether it is open is another question."""
-        return and_(
-            experiences.c.eligible.is_(True),
-            experiences.c.scored.is_(True),
-            or_(experiences.c.rated.is_(True), experiences.c.end_time <= self._clock() - self._unrated_wait),
+    def _ready(self, state: ColumnElement[bool], version: str) -> Select[*tuple[Any, ...]]:
+        """Rollouts that `version` is the oldest version of, scored, fit, and rated or old enough."""
+        waited = experiences.c.end_time <= self._clock() - self._unrated_wait
+        return select(experiences.c.rollout_id).where(
+            state, *_FIT, experiences.c.oldest_version == version, or_(experiences.c.rated.is_(True), waited)
         )
 
-    def _skip_locked(self, query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
-        """Several learners claim side by side where the database can lock rows; SQLite has one writer anyway."""
+    def _unlocked(self, query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+        """Locks the rows, and passes over those that another has locked; SQLite has one writer anyway."""
         return query.with_for_update(skip_locked=True, of=experiences) if self._database.is_postgresql else query
 
 
-def _drawn_by_only(fresh: dict[str, int]) -> ColumnElement[bool]:
-    """All of the response's versions are among these."""
-    if not fresh:
-        return false()
-    other = exists().where(
+def _drawn_by_others(fresh: Mapping[str, int]) -> ColumnElement[bool]:
+    """A version that is not among these drew some of the response's tokens."""
+    return exists().where(
         rollout_versions.c.rollout_id == experiences.c.rollout_id, rollout_versions.c.policy_version.not_in(fresh)
     )
-    return and_(experiences.c.oldest_version.in_(fresh), ~other)
+
+
+def _drawn_in_part_by_others(connection: Connection, rollout_ids: Sequence[str], fresh: Mapping[str, int]) -> set[str]:
+    found: set[str] = set()
+    for some in chunks(rollout_ids):
+        query = select(rollout_versions.c.rollout_id).where(
+            rollout_versions.c.rollout_id.in_(some), rollout_versions.c.policy_version.not_in(fresh)
+        )
+        found.update(connection.scalars(query))
+    return found

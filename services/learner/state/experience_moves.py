@@ -20,17 +20,22 @@ from services.shared.store.upsert import chunks
 TOO_OLD = "too stale"
 """Reason of stale experiences that a rollback may bring back."""
 
+REOPENED_VERSIONS = 64
+"""Of a lineage, what its newest so many versions drew may be fresh once more; the rest never is."""
+
 _OPEN = {"state": "open", "stale_reason": "", "claim_epoch": None, "lease_until": None}
 _USED = {"state": "used", "stale_reason": "", "lease_until": None}
 
 
 def move(connection: Connection, rollout_ids: Iterable[str], *where: ColumnElement[bool], **values: Any) -> int:
-    """Gives experiences new values, as far as `where` holds; how many it did."""
+    """Gives experiences new values, as far as `where` holds; how many it did.
+
+    An id means the experience that has its rollout, never what another tenant said of the same id.
+    """
     moved = 0
-    for some in chunks(list(dict.fromkeys(rollout_ids))):
-        moved += connection.execute(
-            update(experiences).where(experiences.c.rollout_id.in_(some), *where).values(values)
-        ).rowcount
+    for some in chunks(sorted(set(rollout_ids))):
+        these = (experiences.c.rollout_id.in_(some), experiences.c.end_time.is_not(None))
+        moved += connection.execute(update(experiences).where(*these, *where).values(values)).rowcount
     return moved
 
 
@@ -44,7 +49,14 @@ def switch_lineage(connection: Connection, from_version: str, to_version: str) -
     kept = _used_by(connection, after)
     move(connection, _used_by(connection, left) - kept, experiences.c.state == "used", **_OPEN)
     move(connection, _used_by(connection, entered), experiences.c.state != "quarantined", **_USED)
-    too_old = (experiences.c.state == "stale", experiences.c.stale_reason == TOO_OLD)
+    _reopen_too_old(connection, after[:REOPENED_VERSIONS])
+
+
+def _reopen_too_old(connection: Connection, versions: Collection[str]) -> None:
+    """What these versions drew and was too old is ready again, as far as it still is fresh."""
+    fit = (experiences.c.eligible.is_(True), experiences.c.scored.is_(True))
+    drawn = experiences.c.oldest_version.in_(versions)
+    too_old = (experiences.c.state == "stale", *fit, drawn, experiences.c.stale_reason == TOO_OLD)
     connection.execute(update(experiences).where(*too_old).values(_OPEN))
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, select
 
 from services.learner.ports import Experience, RatedExample
 from services.learner.state.rows import rollout_from_row
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.domain.rollout import Rollout
 from services.shared.store.columns import unpack_floats
-from services.shared.store.tables import features, feedback_slots, reference_passes, rollouts, scores
+from services.shared.store.tables import experiences, features, feedback_slots, reference_passes, rollouts, scores
 from services.shared.store.upsert import chunks
 
 _HELD_THUMB = and_(
@@ -38,7 +38,7 @@ def read_experiences(
     found: dict[str, Experience] = {}
     for row in _joined(connection, rollout_ids, reward_model_version):
         rollout = rollout_from_row(row)
-        up, feedback_id = _timely(thumbs.get(rollout.rollout_id, []), rollout, join_window)
+        up, feedback_id = _timely(thumbs.get((row.tenant, row.rollout_id), []), rollout, join_window)
         found[rollout.rollout_id] = Experience(
             rollout=rollout,
             staleness=max(staleness[span.policy_version] for span in rollout.spans),
@@ -56,13 +56,7 @@ def read_experiences(
 
 def read_rated_examples(connection: Connection, *, limit: int) -> list[RatedExample]:
     """The newest thumbs that hold their slots and whose rollouts have features, oldest first."""
-    newest = (
-        select(feedback_slots, features.c.features, features.c.layout)
-        .join(features, features.c.rollout_id == feedback_slots.c.rollout_id)
-        .where(_HELD_THUMB)
-        .order_by(feedback_slots.c.accept_time.desc(), feedback_slots.c.feedback_id.desc())
-        .limit(limit)
-    )
+    newest = _rated(feedback_slots, features.c.features, features.c.layout).limit(limit)
     examples = [
         RatedExample(
             rollout_id=row.rollout_id,
@@ -78,9 +72,44 @@ def read_rated_examples(connection: Connection, *, limit: int) -> list[RatedExam
     return examples[::-1]
 
 
+def oldest_rated_example(connection: Connection, *, newest: int) -> datetime | None:
+    """Accept time of the oldest of the so many newest rated examples; None where there are fewer."""
+    query = _rated(feedback_slots.c.accept_time).offset(newest - 1).limit(1)
+    time: datetime | None = connection.scalar(query)
+    return time
+
+
+def held_thumbs_since(
+    connection: Connection, rollout_ids: Sequence[str], since: datetime | None
+) -> set[tuple[str, str]]:
+    """(rollout id, tenant) of those of the rollouts that a thumb of that time or later holds a slot of; None: ever."""
+    recent = _HELD_THUMB if since is None else and_(_HELD_THUMB, feedback_slots.c.accept_time >= since)
+    return {
+        (slot.rollout_id, slot.tenant)
+        for slot in slots_of(connection, rollout_ids)
+        if is_held_thumb(slot) and (since is None or slot.accept_time >= since)
+    }
+
+
+def _rated(*columns: Any) -> Select[*tuple[Any, ...]]:
+    """Thumbs that hold their slots and whose rollouts, of the same tenant, are there with features; newest first."""
+    of_tenant = {
+        table: and_(table.c.rollout_id == feedback_slots.c.rollout_id, table.c.tenant == feedback_slots.c.tenant)
+        for table in (features, experiences)
+    }
+    return (
+        select(*columns)
+        .select_from(feedback_slots)
+        .join(features, of_tenant[features])
+        .join(experiences, of_tenant[experiences])
+        .where(_HELD_THUMB, experiences.c.end_time.is_not(None))
+        .order_by(feedback_slots.c.accept_time.desc(), feedback_slots.c.feedback_id.desc())
+    )
+
+
 def _joined(connection: Connection, rollout_ids: Sequence[str], reward_model_version: str) -> list[Any]:
     """Rows of `rollouts`, each with its reference pass, its features and its score by the pinned reward model."""
-    pinned = and_(scores.c.rollout_id == rollouts.c.rollout_id, scores.c.reward_model_version == reward_model_version)
+    pinned = and_(_of_rollout(scores), scores.c.reward_model_version == reward_model_version)
     query = (
         select(
             rollouts,
@@ -91,8 +120,8 @@ def _joined(connection: Connection, rollout_ids: Sequence[str], reward_model_ver
             scores.c.spread.label("score_spread"),
             scores.c.terms.label("score_terms"),
         )
-        .outerjoin(reference_passes, reference_passes.c.rollout_id == rollouts.c.rollout_id)
-        .outerjoin(features, features.c.rollout_id == rollouts.c.rollout_id)
+        .outerjoin(reference_passes, _of_rollout(reference_passes))
+        .outerjoin(features, _of_rollout(features))
         .outerjoin(scores, pinned)
     )
     return [
@@ -100,13 +129,32 @@ def _joined(connection: Connection, rollout_ids: Sequence[str], reward_model_ver
     ]
 
 
-def _thumbs(connection: Connection, rollout_ids: Sequence[str]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for some in chunks(rollout_ids):
-        query = select(feedback_slots).where(_HELD_THUMB, feedback_slots.c.rollout_id.in_(some))
-        for row in connection.execute(query.order_by(feedback_slots.c.accept_time, feedback_slots.c.feedback_id)):
-            found.setdefault(row.rollout_id, []).append(row)
+def _of_rollout(table: Table) -> ColumnElement[bool]:
+    return and_(table.c.rollout_id == rollouts.c.rollout_id, table.c.tenant == rollouts.c.tenant)
+
+
+def _thumbs(connection: Connection, rollout_ids: Sequence[str]) -> dict[tuple[str, str], list[Any]]:
+    """By tenant and rollout, in the order of acceptance."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    held = (row for row in slots_of(connection, rollout_ids) if is_held_thumb(row))
+    for row in sorted(held, key=lambda row: (row.accept_time, row.feedback_id)):
+        found.setdefault((row.tenant, row.rollout_id), []).append(row)
     return found
+
+
+def slots_of(connection: Connection, rollout_ids: Sequence[str]) -> Iterator[Any]:
+    """All slots of rollouts, of all tenants and kinds.
+
+    Conditions on the kind stay out of the query: SQLite, which keeps no count of how many thumbs there are, would
+    rather go through all of them than down the key.
+    """
+    for some in chunks(rollout_ids):
+        yield from connection.execute(select(feedback_slots).where(feedback_slots.c.rollout_id.in_(some)))
+
+
+def is_held_thumb(slot: Any) -> bool:
+    """A thumb holds the slot, and counts."""
+    return slot.kind == FeedbackKind.THUMB.value and not slot.retracted and not slot.quarantined
 
 
 def _timely(thumbs: Sequence[Any], rollout: Rollout, join_window: timedelta) -> tuple[bool | None, str]:

@@ -15,8 +15,11 @@ LEADER = "learner"
 
 
 @contextmanager
-def fenced_write(database: Database, epoch: int) -> Iterator[Connection]:
-    """A writing transaction. Raises Fenced, and writes nothing, when a newer leader has taken over."""
+def fenced_write(database: Database, epoch: int, *, alone: bool = True) -> Iterator[Connection]:
+    """A writing transaction. Raises Fenced, and writes nothing, when a newer leader has taken over.
+
+    `alone`: the epoch's other fenced writes wait for it, as whatever numbers announcements needs.
+    """
     with database.write() as connection:
-        check_epoch(connection, LEADER, epoch)
+        check_epoch(connection, LEADER, epoch, alone=alone)
         yield connection

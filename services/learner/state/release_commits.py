@@ -24,7 +24,16 @@ from services.shared.domain.errors import FailedPrecondition, Fenced, NotFound
 from services.shared.domain.events import Clock, EventMeta, NewId
 from services.shared.domain.release import Announcement, AnnouncementReason, ReleaseKind, ReleaseState
 from services.shared.store.database import Database
-from services.shared.store.tables import announcements, candidates, experiences, feedback, outbox, releases, uses
+from services.shared.store.tables import (
+    announcements,
+    candidates,
+    experiences,
+    feedback,
+    outbox,
+    releases,
+    rollouts,
+    uses,
+)
 from services.shared.store.upsert import chunks, insert_missing
 
 REFUSED = "candidate refused"
@@ -156,7 +165,7 @@ def _use_rows(connection: Connection, candidate: Candidate) -> list[Row]:
         tenants: dict[str, str] = {
             row.rollout_id: row.tenant
             for row in connection.execute(
-                select(experiences.c.rollout_id, experiences.c.tenant).where(experiences.c.rollout_id.in_(some))
+                select(rollouts.c.rollout_id, rollouts.c.tenant).where(rollouts.c.rollout_id.in_(some))
             )
         }
         said = _said(connection, tenants, frozenset(candidate.feedback_ids))

@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from services.learner.base_identity import BaseIdentity
 from services.learner.ports import Candidates, ExperienceStore, RewardScorer
 from services.learner.reward_training.settings import RewardTrainingSettings
 from services.learner.trainer.cycle import Cycle
 from services.learner.trainer.heads_learner import HeadsLearner
+from services.learner.trainer.held import HeldRollouts
 from services.learner.trainer.learners import PolicyLearner
 from services.learner.trainer.pacing import Pacing
 from services.learner.trainer.policy_step import BatchPace, PolicyStep
@@ -45,12 +45,14 @@ class TrainerParts:
     paused: Callable[[], bool]
     on_failure: Callable[[BaseException], None]
     deadlines: Deadlines | None = None
+    held: HeldRollouts | None = None
+    """What the trainer has in memory, for those who must make it forget."""
 
 
 def make_trainer(parts: TrainerParts) -> Trainer:
     """A trainer that has not started."""
     board = StatusBoard(parts.metrics)
-    pacing = Pacing(paused=parts.paused)
+    pacing = Pacing(paused=parts.paused, held=parts.held)
     return Trainer(lambda: make_cycle(parts, pacing, board), pacing, board, parts.on_failure)
 
 
@@ -83,7 +85,7 @@ def make_cycle(parts: TrainerParts, pacing: Pacing, board: StatusBoard) -> Cycle
         RewardPace(min_new_thumbs=learner.reward_min_new_thumbs),
     )
     policy_step = PolicyStep(
-        make_policy_learner(parts, scratch),
+        make_policy_learner(parts, scratch, pacing.safe_point),
         parts.store,
         parts.candidates,
         parts.reward(pacing),
@@ -105,8 +107,11 @@ def reward_training_settings(learner: LearnerSettings) -> RewardTrainingSettings
     )
 
 
-def make_policy_learner(parts: TrainerParts, scratch: Path) -> PolicyLearner:
-    """The learner that the settings ask for. torch is imported only where it is needed."""
+def make_policy_learner(parts: TrainerParts, scratch: Path, safe_point: Callable[[], None]) -> PolicyLearner:
+    """The learner that the settings ask for. torch is imported only where it is needed.
+
+    `safe_point` is called many times within an update: what it raises ends the update, so that a stop need not wait.
+    """
     folder = parts.base.folder
     if parts.settings.learner.trainer == "scripted" or folder is None:
         return ScriptedPolicy()
@@ -119,15 +124,15 @@ def make_policy_learner(parts: TrainerParts, scratch: Path) -> PolicyLearner:
 
     torch.set_num_threads(1)
     learner, ppo = parts.settings.learner, parts.settings.learner.ppo
-    precision: Literal["auto", "float32", "bfloat16"] = ppo.trunk_dtype
     model = PolicyModel.from_directory(
         folder,
         PolicyModelSettings(
-            precision=precision,
+            precision=ppo.trunk_dtype,
             device=parts.settings.model.device,
             seed=learner.seed,
             lora=LoraSettings(rank=ppo.lora_rank, alpha=ppo.lora_alpha, top_layers=ppo.lora_top_layers),
         ),
+        safe_point=safe_point,
     )
     update = PpoSettings(
         learning_rate=ppo.learning_rate,

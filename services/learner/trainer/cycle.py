@@ -64,7 +64,8 @@ class Cycle:
         return self._wait("the last update made no release", Phase.WAITING)
 
     def _wait(self, reason: str, phase: Phase) -> bool:
-        self._board.tell(waiting_reason=reason)
+        problems = [problem for problem in (self._reward.problem, self._policy.problem) if problem]
+        self._board.tell(waiting_reason="; ".join([reason, *problems]))
         self._board.enter(phase)
         self._pacing.sleep(self._idle_s)
         return False

@@ -15,12 +15,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
 import torch
 
 from services.learner.model.packing import TokenSequence
 from services.learner.model.policy_model import PolicyModel
 from services.learner.model.sampling import sample_answers
+
+MOST_KEPT: Final = 16
+"""Ways of sampling whose reference answers are kept; traffic's longest answer differs from batch to batch."""
 
 Prompt = tuple[int, ...]
 Response = tuple[int, ...]
@@ -81,6 +85,7 @@ class GateSampler:
             temperature=sampling.temperature,
             end_ids=sampling.end_ids,
             random=self._model.randomness.sampling,
+            safe_point=self._model.safe_point,
         )
         return [answer.response_ids for answer in answers]
 
@@ -91,6 +96,8 @@ class GateSampler:
             with self._model.reference_policy():
                 kept = self._draw(prompts, sampling)
             self._reference[sampling] = kept
+            while len(self._reference) > MOST_KEPT:
+                del self._reference[next(iter(self._reference))]
         return distinct2(kept[: len(prompts)])
 
 

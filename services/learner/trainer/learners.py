@@ -51,7 +51,7 @@ class PolicyLearner(Protocol):
         """Becomes a release written by `save`, to go on as if it had never stopped."""
 
     def update(self, batch: Sequence[ScoredExperience]) -> PolicyUpdate:
-        """Learns from a batch, once. Where it skips, nothing has changed."""
+        """Learns from a batch, once. Where it skips, nothing has changed; where it raises, it must be restored."""
 
     def measure(self, batch: Sequence[ScoredExperience]) -> Mapping[str, float]:
         """Answers prompts of the batch and gives what the gate asks for: "finite", "kl_per_answer",

@@ -1,7 +1,7 @@
 """Where the trainer may stop, pause and wait.
 
-A *safe point* is a place between two steps where nothing is half done: there a pause holds and a stop ends the cycle.
-Every wait has a deadline and wakes at once when the trainer is stopped.
+A *safe point* is a place where the work in hand may be given up: there a stop ends the cycle. A pause holds between two
+turns of the cycle alone. Every wait has a deadline and wakes at once when the trainer is stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from services.learner.trainer.held import HeldRollouts
 
 T = TypeVar("T")
 
@@ -27,21 +29,18 @@ class Pacing:
         paused: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         poll_s: float = 0.1,
+        held: HeldRollouts | None = None,
     ) -> None:
-        """`paused` is asked at safe points, so that a pause kept in the store outlives a restart."""
+        """`paused` is asked before each turn, so that a pause kept in the store outlives a restart."""
         self._paused = paused
         self._clock = clock
         self._poll_s = poll_s
+        self.held = held or HeldRollouts()
         self._stop = threading.Event()
 
     def stop(self) -> None:
         """Ends waits and, at the next safe point, the cycle."""
         self._stop.set()
-
-    @property
-    def stopping(self) -> bool:
-        """`stop` was called."""
-        return self._stop.is_set()
 
     @property
     def paused(self) -> bool:
@@ -53,9 +52,10 @@ class Pacing:
         return self._clock()
 
     def safe_point(self) -> None:
-        """Raises Stopped where the trainer is to end."""
+        """Raises Stopped where the trainer is to end, FailedPrecondition where what it holds has been forgotten."""
         if self._stop.is_set():
             raise Stopped
+        self.held.check()
 
     def sleep(self, seconds: float) -> None:
         """Raises Stopped when woken by `stop`."""

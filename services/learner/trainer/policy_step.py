@@ -6,12 +6,12 @@ transaction that commits the release), discarded with a reason, or given back op
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.learner.ports import Candidates, Experience, ExperienceStore, ReleaseRow, RewardScorer, Verdict
+from services.learner.trainer.batch_metrics import batch_metrics, phase_seconds
+from services.learner.trainer.failed_updates import FailedUpdates, foreseen
 from services.learner.trainer.learners import PolicyLearner, PolicyUpdate, ScoredExperience
 from services.learner.trainer.pacing import Pacing
 from services.learner.trainer.publication import Draft, Publication
@@ -22,13 +22,6 @@ from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
 _log = get_logger()
-
-_PHASE_METRICS = {
-    "seconds_wait": (Phase.WAITING, Phase.PAUSED),
-    "seconds_train": (Phase.TRAINING_REWARD_MODEL, Phase.RESCORING, Phase.UPDATING_POLICY, Phase.RESTORING),
-    "seconds_gate": (Phase.MEASURING, Phase.GATING),
-    "seconds_stage": (Phase.STAGING,),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +57,7 @@ class PolicyStep:
         self._metrics = metrics
         self._pace = pace
         self._held: ReleaseRow | None = None
+        self._failures = FailedUpdates("update of the policy")
 
     def sync(self) -> ReleaseRow | None:
         """Makes the learner hold the live policy, also after a rollback or a refusal. None: none is live yet."""
@@ -89,40 +83,73 @@ class PolicyStep:
         claimed = self._store.claim(
             limit=self._pace.rollouts, policy_version=parent.version, reward_model_version=reward_model_version
         )
-        ids = [experience.rollout.rollout_id for experience in claimed]
+        ids = _ids(claimed)
+        self._pacing.held.hold(ids)
         submitted = False
         try:
-            lame = [experience.rollout.rollout_id for experience in claimed if not _whole(experience)]
-            if lame:
-                # Left in, they would stop every batch that they come into.
-                self._drop(lame, "its score came without log-probs of each token, or without features", "stale")
-                ids = [rollout_id for rollout_id in ids if rollout_id not in lame]
+            draft = self._learn(claimed, parent, reward_model_version)
+            if draft is None:
                 return False
-            if len(claimed) < self._pace.rollouts:
-                return False
-            batch = self._score(claimed, reward_model_version)
-            self._pacing.safe_point()
-            outcome = self._update(batch)
-            if outcome.skipped:
-                self._drop(ids, outcome.skipped, "skipped")
-                ids = []
-                return False
-            draft = self._draft(parent, reward_model_version, batch, outcome)
             candidate = self._publication.write(draft)
             self._pacing.safe_point()
             submitted = True
             verdict = self._publication.decide(candidate)
             self._metrics.increment("thumbloop_trainer_updates_total", kind="policy", outcome="submitted")
+            if verdict.forgotten:
+                self._store.unclaim(ids)
+                return False
             if not verdict.passed:
                 self._refused(ids, verdict)
                 return False
-            self._passed(batch, candidate.version)
+            self._passed(claimed, candidate.version)
             self._publication.wait_live(candidate)
             self._settle(candidate.version)
             return True
         finally:
+            self._pacing.held.let_go()
             if not submitted and ids:
+                # What was discarded meanwhile is not claimed any more, so it stays as it is.
                 self._store.unclaim(ids)
+
+    @property
+    def problem(self) -> str:
+        """What the last update failed of; empty where it did not."""
+        return self._failures.last
+
+    def _learn(self, claimed: Sequence[Experience], parent: ReleaseRow, reward_model_version: str) -> Draft | None:
+        """From a claim to a measured candidate. None: there is none; what nothing can be learned from is discarded."""
+        lame = _ids(experience for experience in claimed if not _whole(experience))
+        if lame:
+            # Left in, they would stop every batch that they come into.
+            self._drop(lame, "its score came without log-probs of each token, or without features", "stale")
+            return None
+        if len(claimed) < self._pace.rollouts:
+            return None
+        draft = None
+        try:
+            batch = self._score(claimed, reward_model_version)
+            self._pacing.safe_point()
+            outcome = self._update(batch)
+            if not outcome.skipped:
+                draft = self._draft(parent, reward_model_version, batch, outcome)
+        except Exception as error:
+            if foreseen(error):
+                raise
+            self._failed(_ids(claimed), error)
+            return None
+        self._failures.succeeded()
+        if draft is None:
+            self._drop(_ids(claimed), outcome.skipped, "skipped")
+        return draft
+
+    def _failed(self, ids: Sequence[str], error: Exception) -> None:
+        """Gives up those whose updates fail again and again. Raises the error where every update fails."""
+        self._held = None  # The update may have come half-way: back to the live policy.
+        self._metrics.increment("thumbloop_trainer_updates_total", kind="policy", outcome="failed")
+        _log.error("update_failed", experiences=len(ids), exc_info=error)
+        given_up = self._failures.note(ids, error)
+        if given_up:
+            self._drop(given_up, self._failures.last, "stale")
 
     def _settle(self, version: str) -> None:
         """The learner already holds what it has released; it need not be fetched again."""
@@ -159,8 +186,6 @@ class PolicyStep:
     ) -> Draft:
         with self._board.phase(Phase.MEASURING):
             measured = self._learner.measure(batch)
-        spent = self._board.take_seconds()
-        seconds = {name: sum(spent.get(phase, 0.0) for phase in phases) for name, phases in _PHASE_METRICS.items()}
         feedback = [item.experience.thumb_feedback_id for item in batch if item.experience.thumb_feedback_id]
         return Draft(
             kind=ReleaseKind.POLICY,
@@ -170,7 +195,12 @@ class PolicyStep:
             feedback_ids=feedback,
             reward_model_version=reward_model_version,
             settings=self._learner.settings,
-            metrics={**batch_metrics(batch), **outcome.metrics, **measured, **seconds},
+            metrics={
+                **batch_metrics(batch),
+                **outcome.metrics,
+                **measured,
+                **phase_seconds(self._board.take_seconds()),
+            },
         )
 
     def _refused(self, ids: Sequence[str], verdict: Verdict) -> None:
@@ -185,11 +215,11 @@ class PolicyStep:
             "thumbloop_trainer_experiences_total", len(ids), outcome="refused" if outcome == "refused" else "stale"
         )
 
-    def _passed(self, batch: Sequence[ScoredExperience], version: str) -> None:
-        _log.info("policy_released", version=version, experiences=len(batch))
-        self._metrics.increment("thumbloop_trainer_experiences_total", len(batch), outcome="used")
-        for item in batch:
-            self._metrics.observe("thumbloop_trainer_staleness_updates", item.experience.staleness)
+    def _passed(self, used: Sequence[Experience], version: str) -> None:
+        _log.info("policy_released", version=version, experiences=len(used))
+        self._metrics.increment("thumbloop_trainer_experiences_total", len(used), outcome="used")
+        for experience in used:
+            self._metrics.observe("thumbloop_trainer_staleness_updates", experience.staleness)
 
     def _report(self, batch: Sequence[ScoredExperience], outcome: PolicyUpdate) -> None:
         means = batch_metrics(batch)
@@ -203,31 +233,14 @@ class PolicyStep:
             self._metrics.set("thumbloop_trainer_entropy_nats", outcome.metrics["entropy"])
 
 
+def _ids(experiences: Iterable[Experience]) -> list[str]:
+    return [experience.rollout.rollout_id for experience in experiences]
+
+
 def _whole(experience: Experience) -> bool:
     """It has what every update and every reward model needs."""
     tokens = len(experience.rollout.response_token_ids)
     return 0 < tokens == len(experience.reference_log_probs) and bool(experience.features)
-
-
-def batch_metrics(batch: Sequence[ScoredExperience]) -> dict[str, float]:
-    """What can be said of a batch whatever the algorithm. Rewards in thumb units; shares from 0 to 1."""
-    rewards = [item.reward for item in batch]
-    thumbs = [item.experience.thumb for item in batch if item.experience.thumb is not None]
-    sums: Counter[str] = Counter()
-    for item in batch:
-        sums.update(dict(item.terms))
-    metrics = {
-        "experiences": float(len(batch)),
-        "reward_mean": statistics.fmean(rewards),
-        "reward_sd": statistics.pstdev(rewards),
-        "rated_share": len(thumbs) / len(batch),
-        "staleness_mean": statistics.fmean(item.experience.staleness for item in batch),
-        "response_tokens_mean": statistics.fmean(len(item.experience.rollout.response_token_ids) for item in batch),
-        **{f"reward_term_{name}": value / len(batch) for name, value in sums.items()},
-    }
-    if thumbs:
-        metrics["thumbs_up_rate"] = statistics.fmean(thumbs)
-    return metrics
 
 
 def _scored(

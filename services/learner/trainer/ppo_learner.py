@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ class PpoLearner:
     def __init__(
         self, model: PolicyModel, settings: PpoSettings, *, gate_samples: int, end_ids: frozenset[int], scratch: Path
     ) -> None:
-        """`scratch`: a folder where release 0's state is kept while the learner lives."""
+        """`scratch`: a folder where release 0's state is kept; the next start empties it."""
         self._model = model
         self._settings = settings
         self._ppo = PpoUpdate(model, settings)
@@ -89,10 +88,6 @@ class PpoLearner:
             end_ids=self._end_ids,
         )
         return self._sampler.measure(list(self._gate_prompts), sampling)
-
-    def close(self) -> None:
-        """Removes what it kept in the scratch folder."""
-        shutil.rmtree(self._release_zero, ignore_errors=True)
 
 
 def training_rollout(item: ScoredExperience) -> TrainingRollout:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.learner.ports import Candidate, Candidates, ReleaseRow, Verdict
+from services.learner.forgetting.lineage import FORGOTTEN
+from services.learner.ports import FORGOTTEN_LINE, Candidate, Candidates, ReleaseRow, Verdict
 from services.learner.trainer.pacing import Pacing
 from services.learner.trainer.status import Phase, StatusBoard
 from services.shared.checkpoints import CheckpointStore, Manifest, content_digest, digests_of, release_path
-from services.shared.domain.errors import DeadlineExceeded
+from services.shared.domain.errors import DeadlineExceeded, FailedPrecondition
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind, version_id
 from services.shared.telemetry.log import get_logger
@@ -140,7 +141,13 @@ class Publication:
 
     def decide(self, candidate: Candidate) -> Verdict:
         """Submits and waits for the gate. Raises DeadlineExceeded when the releaser does not answer."""
-        self._candidates.submit(candidate)
+        try:
+            self._candidates.submit(candidate)
+        except FailedPrecondition as error:
+            if error.reason != FORGOTTEN:
+                raise
+            _log.warning("candidate_not_submitted", version=candidate.version, message=error.message)
+            return Verdict(passed=False, lines=(FORGOTTEN_LINE,))
         _log.info("candidate_submitted", version=candidate.version, parent=candidate.parent_version)
         with self._board.phase(Phase.GATING):
             verdict = self._pacing.until(

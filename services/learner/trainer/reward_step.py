@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.learner.ports import Candidates, ExperienceStore, ReleaseRow
+from services.learner.ports import Candidates, ExperienceStore, RatedExample, ReleaseRow
+from services.learner.trainer.failed_updates import FailedUpdates, foreseen
 from services.learner.trainer.learners import RewardLearner, RewardUpdate
 from services.learner.trainer.publication import Draft, Publication
 from services.learner.trainer.status import Phase, StatusBoard
 from services.shared.domain.release import ReleaseKind
+from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
+
+_log = get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class RewardStep:
         self._pace = pace
         self._held: ReleaseRow | None = None
         self._fruitless_at = 0
+        self._failures = FailedUpdates("training of the reward model")
 
     def sync(self) -> ReleaseRow | None:
         """Makes the learner hold the live reward model, also after a rollback. None: none is live yet."""
@@ -67,16 +73,17 @@ class RewardStep:
         with self._board.phase(Phase.TRAINING_REWARD_MODEL):
             examples = self._store.rated_examples()
             new = self._learner.unseen(examples)
-            update = self._learner.train(examples)
+            update = self._train(examples)
             self._tell()
             if update is None:
                 self._fruitless_at = new
                 return False
             candidate = self._publication.write(self._draft(parent, update))
         self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="submitted")
-        if not self._publication.decide(candidate).passed:
+        verdict = self._publication.decide(candidate)
+        if not verdict.passed:
             self._held = None  # Back to the live one at the next `sync`.
-            self._fruitless_at = new
+            self._fruitless_at = 0 if verdict.forgotten else new
             return False
         self._fruitless_at = 0
         self._publication.wait_live(candidate)
@@ -86,6 +93,26 @@ class RewardStep:
             self._board.tell(reward_model_version=candidate.version)
             self._publication.wait_served(candidate.version)
         return True
+
+    @property
+    def problem(self) -> str:
+        """What the last training failed of; empty where it did not."""
+        return self._failures.last
+
+    def _train(self, examples: Sequence[RatedExample]) -> RewardUpdate | None:
+        """None: nothing to learn, or it failed for a reason that nobody foresaw; raised where it fails every time."""
+        try:
+            update = self._learner.train(examples)
+        except Exception as error:
+            if foreseen(error):
+                raise
+            self._held = None  # Back to the live one at the next `sync`.
+            self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="failed")
+            _log.error("reward_training_failed", thumbs=len(examples), exc_info=error)
+            self._failures.note((), error)
+            return None
+        self._failures.succeeded()
+        return update
 
     def _draft(self, parent: ReleaseRow, update: RewardUpdate) -> Draft:
         return Draft(

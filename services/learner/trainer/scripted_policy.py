@@ -16,9 +16,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from services.learner.trainer.learners import PolicyUpdate, ScoredExperience
+from services.shared.checkpoints.adapters import ADAPTER_FILE, ADAPTER_SETTINGS_FILE
 
-ADAPTER_FILE = "adapter.safetensors"
-ADAPTER_SETTINGS_FILE = "adapter.json"
 STATE_FILE = "trainer/scripted.json"
 _MODULE = "scripted"
 

@@ -50,7 +50,7 @@ class StatusBoard:
         self._clock = clock
         self._status = TrainerStatus()
         self._seconds: dict[Phase, float] = {}
-        self._since = clock()
+        self._since = self._entered = clock()
         self._lock = threading.Lock()
 
     @property
@@ -82,14 +82,17 @@ class StatusBoard:
             )
 
     def enter(self, phase: Phase) -> None:
-        """Begins a phase; the one before ends."""
+        """Begins a phase; the one before ends. The phase that it is in already goes on."""
         with self._lock:
-            before, seconds = self._status.phase, self._clock() - self._since
-            self._since += seconds
-            self._seconds[before] = self._seconds.get(before, 0.0) + seconds
+            before, now = self._status.phase, self._clock()
+            self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
+            self._since = now
+            lasted = now - self._entered
+            if phase is not before:
+                self._entered = now
             self._status = replace(self._status, phase=phase)
         if phase is not before:
-            self._metrics.observe("thumbloop_trainer_phase_seconds", seconds, phase=str(before))
+            self._metrics.observe("thumbloop_trainer_phase_seconds", lasted, phase=str(before))
         self._metrics.set_only("thumbloop_trainer_phase", 1, phase=str(phase))
 
     @contextmanager

@@ -1,7 +1,8 @@
 """The trainer's thread: turns of the cycle until it is stopped, with a breath when something is away.
 
-Lifecycle: `start`, `drain` (the step in hand is given up at its next safe point; nothing that was claimed stays
-claimed). What may pass by itself (a room or Kafka away) is tried again; anything else ends the thread, and with it the
+Lifecycle: `start`, `drain` (the step in hand is given up at its next safe point, which an update has many of; what was
+claimed is open again, but for a batch whose candidate waits for its verdict). What may pass by itself (a room or Kafka
+away) is tried again, and so is an update that failed (`failed_updates`); anything else ends the thread, and with it the
 process, which starts again from the live release.
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from services.learner.forgetting.lineage import FORGOTTEN
 from services.learner.trainer.cycle import Cycle
 from services.learner.trainer.pacing import Pacing, Stopped
 from services.learner.trainer.status import Phase, StatusBoard, TrainerStatus
-from services.shared.domain.errors import Busy, Unavailable
+from services.shared.domain.errors import Busy, FailedPrecondition, Unavailable
 from services.shared.telemetry.log import get_logger
 
 _log = get_logger()
@@ -77,6 +79,10 @@ class Trainer:
     def _turn(self, cycle: Cycle) -> None:
         try:
             cycle.turn()
+        except FailedPrecondition as error:
+            if error.reason != FORGOTTEN:
+                raise
+            _log.warning("batch_given_up", reason=error.reason, message=error.message)
         except (Unavailable, Busy) as error:
             _log.warning("trainer_waits", reason=error.reason, message=error.message)
             self._board.tell(waiting_reason=f"something is away: {error.message}")

@@ -83,6 +83,10 @@ class LogReader(Protocol):
     def cluster_id(self) -> str:
         """Identity of the Kafka cluster; "" where the broker has none."""
 
+    def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
+        """As of the last `places`: a word for each that changes when its log may be another one, or a shorter one:
+        the cluster, the topic's id (a topic made again has another), the partition's leader and its epoch."""
+
     def close(self) -> None:
         """Twice is once."""
 
@@ -95,6 +99,16 @@ class GroupReader(Protocol):
 
     def commit(self, records: Sequence[Record]) -> None:
         """The group has dealt with these records and all before them."""
+
+    def close(self) -> None:
+        """Twice is once."""
+
+
+class GroupOffsets(Protocol):
+    """Offsets of a group without members, written for others to see. Belongs to one thread."""
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        """The group is at these offsets. Raises Unavailable."""
 
     def close(self) -> None:
         """Twice is once."""
@@ -114,6 +128,14 @@ class Bus(Protocol):
 
     def group_reader(self, *, group: str, member_id: str, topic: str) -> GroupReader:
         """A static member `member_id` of `group`. Starts at the topic's beginning when the group is new."""
+
+    def group_offsets(self, group: str) -> GroupOffsets:
+        """The offsets of a group that nobody joins."""
+
+    def delete_records(self, before: Mapping[Place, int]) -> None:
+        """Takes records from the beginning of partitions, up to these offsets: no reader gets them any more. (The
+        broker frees their disk when it next cleans up.) Raises NotSupported where the broker cannot, Unavailable.
+        """
 
     def close(self) -> None:
         """Closes what it opened."""

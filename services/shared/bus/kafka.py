@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from services.shared.bus.interface import Place
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.bus.kafka_publisher import KafkaPublisher
-from services.shared.bus.kafka_readers import KafkaGroupReader, KafkaLogReader
-from services.shared.bus.kafka_topics import ensure_topics
+from services.shared.bus.kafka_readers import KafkaGroupOffsets, KafkaGroupReader, KafkaLogReader
+from services.shared.bus.kafka_topics import delete_records, ensure_topics
 from services.shared.contracts.topics import TopicPage
 from services.shared.settings.model import BusSettings
 
@@ -48,6 +49,16 @@ class KafkaBus:
         reader = KafkaGroupReader(self._connection, group=group, member_id=member_id, topic=topic)
         self._readers.append(reader)
         return reader
+
+    def group_offsets(self, group: str) -> KafkaGroupOffsets:
+        """See `Bus`."""
+        offsets = KafkaGroupOffsets(self._connection, group)
+        self._readers.append(offsets)
+        return offsets
+
+    def delete_records(self, before: Mapping[Place, int]) -> None:
+        """See `Bus`."""
+        delete_records(self._connection, before)
 
     def close(self) -> None:
         """See `Bus`."""

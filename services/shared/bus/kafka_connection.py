@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from services.shared.bus.interface import Place
+from services.shared.bus.kafka_diagnosis import UNREACHABLE, Diagnosis, diagnose
 from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
 
 BOOTSTRAP_TIMEOUT_MS = 2_000
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """The client's default of 30 s leaves it silent for long after Kafka is back."""
+DIAGNOSIS_INTERVAL_S = 10.0
+"""The cause of a failure is looked for at most so often; it takes a few connections of its own."""
 RETRY_AFTER_S = 1.0
 RECORD_OVERHEAD_BYTES = 16_384
 """Room for key, headers and framing above the largest event."""
+
+
+def security_options(settings: BusSettings) -> dict[str, Any]:
+    """The client's options for how connections are secured."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.security_protocol in ("SSL", "SASL_SSL"):
+        options["ssl_check_hostname"] = settings.ssl_check_hostname
+        files = {
+            "ssl_cafile": settings.ssl_cafile,
+            "ssl_certfile": settings.ssl_certfile,
+            "ssl_keyfile": settings.ssl_keyfile,
+        }
+        options |= {name: str(path) for name, path in files.items() if path is not None}
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+    return options
 
 
 class KafkaConnection:
@@ -27,6 +49,10 @@ class KafkaConnection:
 
     def __init__(self, settings: BusSettings) -> None:
         self.settings = settings
+        self._security = security_options(settings)
+        self._cause: Diagnosis | None = None
+        """Why the last client could not be made."""
+        self._diagnosed_at = 0.0
 
     def full_name(self, topic: str) -> str:
         """A page's name as Kafka knows it."""
@@ -35,6 +61,10 @@ class KafkaConnection:
     def place(self, full_topic: str, partition: int) -> Place:
         """A partition as the rooms know it."""
         return Place(full_topic.removeprefix(self.settings.topic_prefix), partition)
+
+    def partition(self, place: Place) -> TopicPartition:
+        """The inverse of `place`."""
+        return TopicPartition(self.full_name(place.topic), place.partition)
 
     def producer(self, client_id: str) -> KafkaProducer:
         """Connects; blocks up to the bootstrap timeout, and raises Unavailable."""
@@ -79,6 +109,12 @@ class KafkaConnection:
     def unavailable(self, doing: str, error: BaseException | None = None) -> Unavailable:
         """The error for a Kafka that does not answer, with words on how to mend it."""
         cause = f" ({type(error).__name__}: {error})" if error is not None else ""
+        if self._cause is not None:
+            return Unavailable(
+                f"Kafka at {self.settings.bootstrap_servers}: {doing} failed, since {self._cause.message}",
+                reason=self._cause.reason,
+                retry_after=RETRY_AFTER_S,
+            )
         return Unavailable(
             f"Kafka at {self.settings.bootstrap_servers} does not answer: {doing} failed{cause}. "
             "Start it, or set THUMBLOOP_BUS__BOOTSTRAP_SERVERS to where it is.",
@@ -95,14 +131,27 @@ class KafkaConnection:
             return opened[-1]
 
         try:
-            return kind(
+            client = kind(
                 bootstrap_servers=self.settings.bootstrap_servers.split(","),
                 bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
                 reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
                 kafka_client=open_client,
+                **self._security,
                 **options,
             )
+            self._cause = None
+            return client
         except (KafkaError, OSError) as error:
-            for client in opened:
-                client.close()
+            for each in opened:
+                each.close()
+            self._diagnose()
             raise self.unavailable("connecting", error) from error
+
+    def _diagnose(self) -> None:
+        """Looks for the cause, not too often. A Kafka where nobody listens is simply away."""
+        now = time.monotonic()
+        if self._diagnosed_at and now - self._diagnosed_at < DIAGNOSIS_INTERVAL_S:
+            return
+        self._diagnosed_at = now
+        cause = diagnose(self.settings, self._security)
+        self._cause = None if cause is None or cause.reason == UNREACHABLE else cause

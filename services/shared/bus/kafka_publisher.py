@@ -5,8 +5,9 @@ answers, the producer's own `send` until it has metadata. A *hand-over* thread d
 future of an event that was not acknowledged in time; an event already handed over keeps its place in the bound until
 Kafka's client has let go of it, so that nothing piles up there while Kafka is away.
 
-A producer that can send no more (one answer of MESSAGE_TOO_LARGE suffices for an idempotent one) is *broken*: it is
-closed, another is made, and what it had not sent goes first, in its old order.
+A producer that can send no more is *broken*: it is closed, another is made, and what it had not sent goes first, in its
+old order. For an idempotent one it takes an answer of MESSAGE_TOO_LARGE, or one batch that ran out of time (Kafka was
+away for longer than `ack_timeout_s`): it then gives up its producer id, never asks for another, and sends nothing more.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from services.shared.bus.kafka_connection import RETRY_AFTER_S, KafkaConnection
 from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
 
 RECONNECT_INTERVAL_S = 0.2
+CLOSE_BROKEN_S = 1.0
+"""How long a broken producer may take to let go of what it still holds; the rest goes again."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -174,7 +177,7 @@ class KafkaPublisher:
         """Makes a producer where there is none, or none that works."""
         if self._producer is not None and self._broken:
             # Closing first ends what the old one still tries, so that every event of it that must go again is known.
-            _close_producer(self._producer, self._settings.ack_timeout_s)
+            _close_producer(self._producer, CLOSE_BROKEN_S)
             with self._lock:
                 self._again = deque(sorted(self._again, key=lambda pending: pending.number))
                 self._producer = None
@@ -218,7 +221,7 @@ class KafkaPublisher:
             self._refused(error, pending, producer)
         else:
             sent.add_callback(self._acknowledged, pending)
-            sent.add_errback(lambda error: self._refused(error, pending, producer))
+            sent.add_errback(lambda error: self._not_delivered(error, pending, producer))
 
     def _acknowledged(self, pending: _Pending, metadata: Any) -> None:
         event = pending.event
@@ -245,6 +248,12 @@ class KafkaPublisher:
         else:
             self._mark_broken(producer)
             self._send_again(pending, error)
+
+    def _not_delivered(self, error: BaseException, pending: _Pending, producer: Any) -> None:
+        """What was handed over came back."""
+        if isinstance(error, KafkaTimeoutError):
+            self._mark_broken(producer)
+        self._refused(error, pending, producer)
 
     def _send_again(self, pending: _Pending, error: BaseException) -> None:
         with self._lock:

@@ -182,8 +182,38 @@ class KafkaLogReader(_KafkaReader):
             # The administration client's describe_cluster fails on brokers that answer in an older form.
             return consumer._client.cluster.cluster_id or ""
 
+    def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
+        """See `LogReader`."""
+        with self._calling("asking who leads partitions") as consumer:
+            cluster = consumer._client.cluster
+            found: dict[Place, str] = {}
+            for place in places:
+                partition = self._partition(place)
+                leader, epoch = cluster.leader_for_partition(partition), cluster.leader_epoch_for_partition(partition)
+                found[place] = f"{cluster.cluster_id}/{cluster.topic_id(partition.topic)}/{leader}/{epoch}"
+        return found
+
     def _partition(self, place: Place) -> TopicPartition:
-        return TopicPartition(self._connection.full_name(place.topic), place.partition)
+        return self._connection.partition(place)
+
+
+class KafkaGroupOffsets(_KafkaReader):
+    """See `GroupOffsets`. A consumer that is never assigned anything; it only speaks to the group's coordinator."""
+
+    def __init__(self, connection: KafkaConnection, group: str) -> None:
+        super().__init__(connection)
+        self._group = connection.full_name(group)
+
+    def _make_consumer(self) -> Any:
+        return self._connection.consumer(f"{self._group}-offsets", group_id=self._group)
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        """See `GroupOffsets`."""
+        offsets = {
+            self._connection.partition(place): OffsetAndMetadata(offset, "", -1) for place, offset in positions.items()
+        }
+        with self._calling("mirroring offsets") as consumer:
+            consumer.commit(offsets, timeout_ms=CLOSE_TIMEOUT_MS)
 
 
 class KafkaGroupReader(_KafkaReader):

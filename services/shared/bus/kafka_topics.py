@@ -1,16 +1,26 @@
-"""Creates topics from their pages."""
+"""Creates topics from their pages, and deletes records from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from kafka import TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    InvalidTopicError,
+    KafkaError,
+    PolicyViolationError,
+    TopicAlreadyExistsError,
+    UnsupportedVersionError,
+    for_code,
+)
 
+from services.shared.bus.interface import Place
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.contracts.topics import TopicPage, dead_letter_topic
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import NotSupported, Unavailable
 
 DEAD_LETTER_HEADROOM_BYTES = 65_536
 """A dead letter is the event as it was, plus headers that say why."""
@@ -27,6 +37,25 @@ def ensure_topics(connection: KafkaConnection, pages: Iterable[TopicPage]) -> No
                 _create(connection, admin, {name: _options(connection, wanted[name]) for name in missing})
         except KafkaError as error:
             raise connection.unavailable("creating topics", error) from error
+
+
+def delete_records(connection: KafkaConnection, before: Mapping[Place, int]) -> None:
+    """See `Bus.delete_records`."""
+    wanted = {
+        TopicPartition(connection.full_name(place.topic), place.partition): offset for place, offset in before.items()
+    }
+    with connection.admin() as admin:
+        try:
+            admin.delete_records(wanted, timeout_ms=TIMEOUT_MS)
+        except (UnsupportedVersionError, InvalidTopicError, PolicyViolationError, AuthorizationError) as error:
+            raise NotSupported(
+                f"Kafka at {connection.settings.bootstrap_servers} does not let records be deleted from "
+                f"{', '.join(sorted({place.topic for place in before}))} ({type(error).__name__}: {error}); they stay "
+                "until their retention has passed. Allow DeleteRecords, or delete the topic by hand.",
+                reason="RECORDS_NOT_DELETABLE",
+            ) from error
+        except KafkaError as error:
+            raise connection.unavailable("deleting records", error) from error
 
 
 def _with_dead_letters(pages: Iterable[TopicPage]) -> list[TopicPage]:

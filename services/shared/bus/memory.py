@@ -67,6 +67,16 @@ class MemoryBus:
         """See `Bus`."""
         return MemoryGroupReader(self, group=group, member_id=member_id, topic=topic)
 
+    def group_offsets(self, group: str) -> MemoryGroupOffsets:
+        """See `Bus`."""
+        return MemoryGroupOffsets(self, group)
+
+    def delete_records(self, before: Mapping[Place, int]) -> None:
+        """See `Bus`."""
+        self.raise_if_away("deleting records")
+        for place, offset in before.items():
+            self.truncate_before(place, offset)
+
     def close(self) -> None:
         """See `Bus`."""
 
@@ -252,6 +262,28 @@ class MemoryLogReader(_MemoryReader):
     def cluster_id(self) -> str:
         """See `LogReader`."""
         return ""
+
+    def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
+        """See `LogReader`. A log in memory is never another one."""
+        return dict.fromkeys(places, "")
+
+
+class MemoryGroupOffsets:
+    """See `GroupOffsets`."""
+
+    def __init__(self, bus: MemoryBus, group: str) -> None:
+        self._bus = bus
+        self._group = group
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        """See `GroupOffsets`."""
+        with self._bus.changed:
+            self._bus.raise_if_away("mirroring offsets")
+            for place, offset in positions.items():
+                self._bus.committed[self._group, place] = offset
+
+    def close(self) -> None:
+        """Twice is once."""
 
 
 class MemoryGroupReader(_MemoryReader):

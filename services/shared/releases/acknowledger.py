@@ -18,6 +18,9 @@ from services.shared.domain.release import ReleaseKind
 from services.shared.releases.background_sender import BackgroundSender
 from services.shared.rpc import error_from_rpc
 
+_ORDERS_WAITING = 100_000
+"""After a start all orders there ever were are acknowledged again; none of them may be dropped for that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
@@ -81,7 +84,7 @@ class ControlAcknowledger:
             request = learner_pb2.AcknowledgeControlRequest(replica_id=replica_id, control_id=control_id)
             _call(lambda: stub.AcknowledgeControl(request, timeout=timeout_s))
 
-        self._sender = BackgroundSender[str, str]("acknowledge-controls", send)
+        self._sender = BackgroundSender[str, str]("acknowledge-controls", send, max_waiting=_ORDERS_WAITING)
 
     def __call__(self, control_id: str) -> None:
         """Leaves it to be sent; never blocks."""

@@ -16,7 +16,7 @@ from services.shared.bus.interface import LogReader, Record
 from services.shared.contracts.controls import decode_control
 from services.shared.contracts.topics import CONTROLS
 from services.shared.domain.control import Control
-from services.shared.domain.errors import Unprocessable
+from services.shared.domain.errors import Busy, NotSupported, Unprocessable
 from services.shared.releases.backoff import Backoff
 from services.shared.releases.loop_thread import LoopThread
 from services.shared.releases.topic_tail import TopicTail
@@ -42,7 +42,9 @@ class ControlFollower:
         retry_max_s: float = 15.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`carry_out` raises when it could not; `acknowledge` takes a control id and never blocks."""
+        """`carry_out` raises when it could not, NotSupported when it never will; `acknowledge` takes a control id and
+        never blocks.
+        """
         self._deployment = deployment
         self._carry_out = carry_out
         self._acknowledge = acknowledge
@@ -102,16 +104,33 @@ class ControlFollower:
     def _try(self, control: Control) -> None:
         try:
             self._carry_out(control)
+        except NotSupported as error:
+            self._give_up(control, error)
+            return
+        except Busy as error:
+            _log.info(
+                "order_waits", control_id=control.control_id, message=error.message, retry_s=self._backoff.failed()
+            )
+            return
         except Exception as error:  # whatever it is, it must not end the following of orders
             retry_s = self._backoff.failed()
             _log.warning("order_failed", control_id=control.control_id, retry_s=retry_s, exc_info=error)
             return
+        self._remember(control)
+        self._acknowledge(control.control_id)
+
+    def _give_up(self, control: Control, error: NotSupported) -> None:
+        """An order that this version, or this installation, cannot carry out: said, and not acknowledged."""
+        self._metrics.increment("thumbloop_release_skipped_events_total", reason=error.reason)
+        _log.warning("order_skipped", control_id=control.control_id, reason=error.reason, message=error.message)
+        self._remember(control)
+
+    def _remember(self, control: Control) -> None:
         self._backoff.reset()
         self._waiting.popleft()
         self._done[control.control_id] = None
         if len(self._done) > _REMEMBERED:
             self._done.popitem(last=False)
-        self._acknowledge(control.control_id)
 
     def _skip(self, record: Record, reason: str) -> None:
         self._metrics.increment("thumbloop_release_skipped_events_total", reason=reason)

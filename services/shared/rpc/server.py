@@ -1,4 +1,4 @@
-"""A room's gRPC server: its servicers, health, reflection, and errors as rich statuses.
+"""A room's gRPC server: its servicers, who may call them, health, reflection, and errors as rich statuses.
 
 Lifecycle, as everywhere: `start` listens, `drain` finishes accepted work, `stop` ends at once. *Serving* is what the
 health service says of the room and of each of its services; it starts as not serving.
@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.shared.domain.errors import Misconfigured
+from services.shared.rpc.guard import CallGuard, GuardInterceptor
 from services.shared.rpc.interceptor import ErrorInterceptor
 from services.shared.rpc.options import Transport
 
@@ -30,13 +31,19 @@ class RpcServer:
         register: Sequence[Register],
         service_names: Sequence[str],
         transport: Transport | None = None,
+        *,
+        guard: CallGuard,
     ) -> None:
-        """`port` 0 takes a free one. `service_names` are full names, e.g. "thumbloop.reward.v1.RewardService"."""
+        """`port` 0 takes a free one. `service_names` are full names, e.g. "thumbloop.reward.v1.RewardService".
+
+        `guard` decides who may call; health and reflection are open.
+        """
         self._host = host
         self._port = port
         self._register = tuple(register)
         self._service_names = tuple(service_names)
         self._transport = transport or Transport()
+        self._guard = guard
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
@@ -47,7 +54,9 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listens; health says NOT_SERVING until `set_serving(True)`. Raises Misconfigured where the port is taken."""
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=self._transport.server_options())
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(), GuardInterceptor(self._guard)], options=self._transport.server_options()
+        )
         for register in self._register:
             register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -101,6 +101,7 @@ class GatewaySettings(Section):
     host: str = Field("127.0.0.1", description="Address of both ports.")
     port: Port = Field(8080, description="Public HTTP.")
     control_port: Port = Field(8081, description="Control HTTP: metrics, status, events of releases.")
+    replica_id: str = Field("gateway-0", min_length=1, description="Stable name of this replica; acknowledges orders.")
     generator_address: str = Field("127.0.0.1:50051", description="gRPC of the generator.")
     learner_address: str = Field("127.0.0.1:50053", description="gRPC of the learner.")
     request_timeout_s: Seconds = Field(120.0, description="Deadline of a chat request.")

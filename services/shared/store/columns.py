@@ -1,8 +1,9 @@
 """Column types that mean the same on SQLite and PostgreSQL, and how lists of numbers are packed.
 
 Times are whole microseconds since 1970, UTC: exact, ordered by plain comparison, and without the time zones that
-SQLite forgets. JSON is canonical text, so that equal values are equal bytes. Token ids are packed as little-endian
-uint32, log-probs as little-endian float32, which is what the events hold.
+SQLite forgets. Text is compared by code points, whatever language the database was made for, and may hold any
+character. JSON is canonical text, so that equal values are equal bytes. Token ids are packed as little-endian uint32,
+log-probs as little-endian float32, which is what the events hold.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Dialect, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_ESCAPE = "\ufdd0"  # a code point that Unicode keeps free for such uses
 
 
 def to_micros(time: datetime) -> int:
@@ -43,6 +45,31 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """From SQL."""
         return None if value is None else from_micros(value)
+
+
+class ExactText(TypeDecorator[str]):
+    """Text whose order and equality are those of its code points, as in Python; NUL, which PostgreSQL refuses and a
+    model or a client may write, is stored escaped.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """SQLite compares bytes by itself."""
+        return Text(collation="C") if dialect.name == "postgresql" else Text()
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To SQL."""
+        if value is None or ("\0" not in value and _ESCAPE not in value):
+            return value
+        return value.replace(_ESCAPE, _ESCAPE + "1").replace("\0", _ESCAPE + "0")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """From SQL."""
+        if value is None or _ESCAPE not in value:
+            return value
+        return value.replace(_ESCAPE + "0", "\0").replace(_ESCAPE + "1", _ESCAPE)
 
 
 class CanonicalJson(TypeDecorator[Any]):

@@ -2,26 +2,36 @@
 
 One `Database` a process; it may be used from any thread. SQLite runs in WAL mode with `synchronous=FULL` (a commit
 that returned survives a power cut), and a writing transaction begins with BEGIN IMMEDIATE, so that it waits for its
-turn at the start instead of failing in the middle (https://www.sqlite.org/lang_transaction.html). PostgreSQL runs
-the same statements in READ COMMITTED.
+turn at the start instead of failing in the middle (https://www.sqlite.org/lang_transaction.html). PostgreSQL writes
+in READ COMMITTED and reads in REPEATABLE READ, which is a snapshot too.
+
+A store that cannot serve now (PostgreSQL restarts, a deadlock, a lock that was waited for too long) is `Unavailable`:
+nothing of the transaction has been done, and it may be tried again.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
-from services.shared.domain.errors import Misconfigured
+from services.shared.domain.errors import Misconfigured, Unavailable
 
 BUSY_TIMEOUT_MS = 30_000
-"""How long a SQLite transaction waits for another's write lock."""
+"""How long a transaction waits for another's lock."""
+
+CONNECT_TIMEOUT_S = 10
+CACHE_KIB = 64 * 1024
+"""Pages that a SQLite connection keeps: the inner pages and warm ends of B-trees of many million rows."""
 
 _BEGIN = "thumbloop_begin"
+_RETRY_S = 0.5
+_SQLITE_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Database:
@@ -30,6 +40,8 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = engine.execution_options(**snapshot) if self.is_postgresql else engine
 
     @property
     def is_postgresql(self) -> bool:
@@ -38,14 +50,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent look at the store (on SQLite a snapshot)."""
-        with self.engine.begin() as connection:
+        """One consistent look at the store: a snapshot. Raises Unavailable."""
+        with _unavailable_told(), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction."""
-        with self._writing.begin() as connection:
+        """One transaction. Raises Unavailable."""
+        with _unavailable_told(), self._writing.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -62,7 +74,7 @@ def open_database(url: str) -> Database:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return Database(_open_sqlite(url, parsed.database))
-        return Database(create_engine(parsed, pool_pre_ping=True))
+        return Database(_open_postgresql(url))
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise Misconfigured(
             f"the store's URL {make_url_safe(url)!r} cannot be opened: {error}. Set THUMBLOOP_LEARNER__STORE_URL to"
@@ -76,6 +88,31 @@ def make_url_safe(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url
+
+
+@contextmanager
+def _unavailable_told() -> Iterator[None]:
+    """Tells what may pass by itself from what will not."""
+    try:
+        yield
+    except OperationalError as error:
+        origin = error.orig
+        if isinstance(origin, sqlite3.Error) and origin.sqlite_errorcode & 0xFF not in _SQLITE_LOCKED:
+            raise
+        raise Unavailable(
+            f"the store does not serve now: {str(origin).strip()}", reason="STORE_UNAVAILABLE", retry_after=_RETRY_S
+        ) from error
+
+
+def _open_postgresql(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        connection.commit()
+
+    return engine
 
 
 def _open_sqlite(url: str, path: str | None) -> Engine:
@@ -92,6 +129,7 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            f"cache_size=-{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

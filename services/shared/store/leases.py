@@ -48,13 +48,13 @@ class Leases:
 
     def renew(self, name: str, epoch: int) -> None:
         """Keeps a lease. Raises Fenced when it has been taken."""
+        values = {"holder": self._holder, "until": self._clock() + self._ttl}
         with self._database.write() as connection:
-            check_epoch(connection, name, epoch)
-            connection.execute(
-                update(leases)
-                .where(leases.c.name == name, leases.c.epoch == epoch)
-                .values(holder=self._holder, until=self._clock() + self._ttl)
+            kept = connection.execute(
+                update(leases).where(leases.c.name == name, leases.c.epoch == epoch).values(values)
             )
+            if not kept.rowcount:
+                check_epoch(connection, name, epoch)
 
     def give_back(self, name: str, epoch: int) -> None:
         """Lets another holder take the lease at once; nothing where it is no longer ours."""
@@ -66,9 +66,13 @@ class Leases:
             )
 
 
-def check_epoch(connection: Connection, name: str, epoch: int) -> None:
-    """Raises Fenced unless `epoch` is the newest of the lease; holds it so until the transaction ends."""
-    newest = connection.scalar(select(leases.c.epoch).where(leases.c.name == name).with_for_update())
+def check_epoch(connection: Connection, name: str, epoch: int, *, alone: bool = True) -> None:
+    """Raises Fenced unless `epoch` is the newest of the lease; holds it so until the transaction ends.
+
+    `alone`: of all transactions that ask, one at a time goes on. Otherwise they go on side by side (on PostgreSQL), and
+    only taking the lease waits for them.
+    """
+    newest = connection.scalar(select(leases.c.epoch).where(leases.c.name == name).with_for_update(read=not alone))
     if newest != epoch:
         raise Fenced(
             f"epoch {epoch} of {name!r} is over, the newest is {newest or 0}: another process has taken over. Stop this"

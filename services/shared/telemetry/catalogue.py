@@ -36,6 +36,7 @@ GENERATOR = ("generator",)
 REWARD = ("reward",)
 LEARNER = ("learner",)
 FOLLOWERS = ("generator", "reward")
+ORDERED = ("gateway", "generator", "reward", "learner")
 
 _SPECS = (
     MetricSpec(
@@ -80,8 +81,21 @@ _SPECS = (
         unit="feedback",
         labels=("kind", "outcome"),
         rooms=GATEWAY,
-        help="Feedback received, by kind and outcome: accepted, spooled, rejected, unavailable.",
-        operator="Unavailable above 0: Kafka is away, feedback is refused. Rejected rising: clients hold bad tokens.",
+        help="Feedback received, by kind and outcome: accepted (Kafka has it), spooled (this disk has it), repeated "
+        "(known: nothing was written), limited (429), denied (401, 403), rejected (400, 409), unavailable (503).",
+        operator="Unavailable above 0: feedback is refused; Kafka is away and the spool is full or off. Denied rising: "
+        "clients hold old or wrong tokens, or somebody forges them. Limited rising: a rater floods, or the settings "
+        "`access.rater_*` are too tight.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_feedback_states_total",
+        kind="counter",
+        unit="answers",
+        labels=("state",),
+        rooms=GATEWAY,
+        help="States told by GET /v1/feedback/{id}; `unknown` (404) and `refused` (other errors) among them.",
+        operator="Orphaned or rejected a large share: feedback is lost to training; look at the generators' rollout "
+        "queues and at the dead letters. Accepted or spooled for long: ingest stands, or Kafka is away.",
     ),
     MetricSpec(
         name="thumbloop_gateway_feedback_seconds",
@@ -91,6 +105,55 @@ _SPECS = (
         help="From a feedback's arrival to its durable acknowledgement.",
         operator="Slow: Kafka is slow to replicate; look at its under-replicated partitions.",
         buckets=FAST_SECONDS,
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_items",
+        kind="gauge",
+        unit="feedback",
+        rooms=GATEWAY,
+        help="Acknowledged feedback on this gateway's disk that the log (embedded broker: the learner's store) lacks.",
+        operator="Grows: Kafka is away (embedded broker: ingest stands). It drains by itself; before it reaches "
+        "`gateway.spool.max_items`, mend Kafka. Never delete the volume of a gateway where this is above 0.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_bytes",
+        kind="gauge",
+        unit="bytes",
+        rooms=GATEWAY,
+        help="Size of these items.",
+        operator="Near `gateway.spool.max_bytes`: feedback is about to get 503; mend Kafka, or raise it and the volume.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_oldest_seconds",
+        kind="gauge",
+        unit="seconds",
+        rooms=GATEWAY,
+        help="Age of the oldest of them; 0: there is none.",
+        operator="Grows while Kafka is back: the log line `spool_not_drained` or `spool_item_refused` says why.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_drained_total",
+        kind="counter",
+        unit="feedback",
+        rooms=GATEWAY,
+        help="Items that left the disk because the log (embedded broker: the learner's store) has them.",
+        operator="Stands still while items lie there: Kafka, or with the embedded broker the learner, is away.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_resent_total",
+        kind="counter",
+        unit="feedback",
+        rooms=GATEWAY,
+        help="Embedded broker: items sent again, since the learner's store lacked them.",
+        operator="A burst after the broker was killed is the repair of its lost tail. Without a kill: ingest is slow.",
+    ),
+    MetricSpec(
+        name="thumbloop_gateway_spool_full_total",
+        kind="counter",
+        unit="feedback",
+        rooms=GATEWAY,
+        help="Feedback refused (503) because the spool was full.",
+        operator="Above 0: users' feedback is refused now. Mend Kafka; meanwhile raise `gateway.spool.max_items`.",
     ),
     MetricSpec(
         name="thumbloop_generator_responses_total",
@@ -176,7 +239,7 @@ _SPECS = (
         kind="counter",
         unit="events",
         labels=("reason",),
-        rooms=FOLLOWERS,
+        rooms=ORDERED,
         help="Announcements and orders that this replica could not use.",
         operator="Above 0: a newer learner speaks to an older replica, or a foreign producer writes; see the log.",
     ),
@@ -220,28 +283,19 @@ _SPECS = (
         name="thumbloop_ingest_lag_events",
         kind="gauge",
         unit="events",
-        labels=("topic",),
+        labels=("topic", "partition"),
         rooms=LEARNER,
-        help="Events in the log that are not yet in the store.",
+        help="Events in the log that are not yet in the store, by partition; shown by the process that reads it.",
         operator="Grows for minutes: the store is slow or ingest stands; feedback is safe in Kafka meanwhile.",
     ),
     MetricSpec(
         name="thumbloop_ingest_events_total",
         kind="counter",
         unit="events",
-        labels=("topic",),
+        labels=("topic", "outcome"),
         rooms=LEARNER,
-        help="Events stored.",
+        help="Events read, by outcome: stored (again or for the first time), dead_letter.",
         operator="Stands still while the lag grows: ingest stopped; its log says why.",
-    ),
-    MetricSpec(
-        name="thumbloop_ingest_duplicates_total",
-        kind="counter",
-        unit="events",
-        labels=("topic",),
-        rooms=LEARNER,
-        help="Events that had been stored before; they changed nothing.",
-        operator="A burst after a restart is normal; a steady stream means a producer that repeats itself.",
     ),
     MetricSpec(
         name="thumbloop_ingest_dead_letters_total",
@@ -250,7 +304,34 @@ _SPECS = (
         labels=("topic", "reason"),
         rooms=LEARNER,
         help="Events that could not be used and went to the dead-letter topic.",
-        operator="Above 0: read them by `thumbloop topics`; usually a producer of another version.",
+        operator="Above 0: read them by `thumbloop dead-letters list`; usually a producer of another version.",
+    ),
+    MetricSpec(
+        name="thumbloop_feedback_state",
+        kind="gauge",
+        unit="feedback",
+        labels=("state",),
+        rooms=LEARNER,
+        help="The newest 10,000 feedback in the store by state: waiting, joined, late, superseded, retracted, "
+        "orphaned, quarantined, rejected. One ingest process shows them.",
+        operator="Orphaned rising: generators die before their rollouts are in Kafka. Late: raters come after "
+        "`learner.join_window_s`. Rejected: see the reasons by `GET /v1/feedback/{id}`.",
+    ),
+    MetricSpec(
+        name="thumbloop_feedback_waiting",
+        kind="gauge",
+        unit="feedback",
+        rooms=LEARNER,
+        help="Feedback in the store that waits for its rollout (dangling), and may still get it.",
+        operator="Grows: rollouts do not arrive; see the generators' queued rollouts and the lag of `rollouts`.",
+    ),
+    MetricSpec(
+        name="thumbloop_feedback_oldest_waiting_seconds",
+        kind="gauge",
+        unit="seconds",
+        rooms=LEARNER,
+        help="Age of the oldest feedback that waits for its rollout; 0: none waits.",
+        operator="Near `learner.orphan_after_s`: feedback is about to be orphaned; find the rollouts first.",
     ),
     MetricSpec(
         name="thumbloop_trainer_phase",

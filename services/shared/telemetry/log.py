@@ -70,4 +70,6 @@ def _rendering(deployment: DeploymentSettings, output: TextIO) -> list[Processor
     clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if deployment.log_json:
         return [clean, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [clean, structlog.dev.ConsoleRenderer(colors=output.isatty())]
+    # The renderer's own tracebacks show local variables: what users wrote, and keys.
+    plain = structlog.dev.plain_traceback
+    return [clean, structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=plain)]

@@ -6,6 +6,7 @@ Names that the catalogue lacks, wrong kinds and wrong labels are errors at the f
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Self, TypeVar
 from wsgiref.simple_server import WSGIServer
 
@@ -55,6 +56,12 @@ class Metrics:
             if sample.labels != labels and all(sample.labels[label] == labels[label] for label in within):
                 instrument.remove(*(sample.labels[label] for label in CATALOGUE[name].labels))
         instrument.labels(**labels).set(value)
+
+    def remove(self, name: str, **labels: str) -> None:
+        """Takes a label set of a gauge away, which this process has nothing to say of any more. Twice is once."""
+        instrument = self._find(name, Gauge, labels)
+        with suppress(KeyError):
+            instrument.remove(*(labels[label] for label in CATALOGUE[name].labels))
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Adds an observation to a histogram."""

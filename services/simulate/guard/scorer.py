@@ -44,7 +44,7 @@ class GuardScorer:
         path = Path(model_path).expanduser()
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"no model at {path}: convert the chat model or give its folder")
-        disable_progress_bar()  # type: ignore[no-untyped-call]
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         self._model = model.eval()

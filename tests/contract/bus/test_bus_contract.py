@@ -256,3 +256,51 @@ def test_closing_a_publisher_waits_for_what_is_in_flight(bus: Bus) -> None:
     publisher.close(20)
     assert all(future.done() for future in futures)
     assert len({future.result().key for future in futures}) == 100
+
+
+def test_offsets_of_a_group_without_members_can_be_written(bus: Bus) -> None:
+    """As ingest mirrors how far it is; a reader that joins the group later begins there."""
+    publisher = bus.publisher("writer")
+    records = [
+        publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"x")).result(timeout=10)
+        for number in range(12)
+    ]
+    offsets = bus.group_offsets("watched")
+    reader = bus.log_reader("ends")
+    ends = reader.end_offsets(reader.places(SPREAD.name))
+    offsets.commit(dict.fromkeys(ends, 0))
+    offsets.commit(ends)
+    offsets.close()
+    offsets.close()
+    later = publisher.send(OutgoingEvent(topic=SPREAD.name, key="later", value=b"x")).result(timeout=10)
+    member = bus.group_reader(group="watched", member_id="m", topic=SPREAD.name)
+    assert [(record.place, record.offset) for record in read_count(member, 1)] == [(later.place, later.offset)]
+    assert len(records) == 12
+
+
+def test_a_log_keeps_its_incarnation(bus: Bus) -> None:
+    reader = bus.log_reader("reader")
+    places = reader.places(SPREAD.name)
+    before = reader.incarnations(places)
+    bus.publisher("writer").send(OutgoingEvent(topic=SPREAD.name, key="k", value=b"x")).result(timeout=10)
+    assert set(before) == set(places) and reader.incarnations(reader.places(SPREAD.name)) == before
+
+
+def test_deleted_records_are_gone_and_the_rest_keeps_its_offsets(bus: Bus) -> None:
+    publish_all(bus, 40)
+    reader = bus.log_reader("reader")
+    place, untouched = reader.places(TOPIC)[:2]
+    ends, others = reader.end_offsets([place])[place], reader.beginning_offsets([untouched])
+    assert ends >= 3
+    bus.delete_records({place: 0})
+    assert reader.beginning_offsets([place]) == {place: 0}
+    for _ in range(2):
+        bus.delete_records({place: 2})
+    assert reader.beginning_offsets([place]) == {place: 2}
+    assert reader.end_offsets([place]) == {place: ends}
+    assert reader.beginning_offsets([untouched]) == others
+    reader.assign({place: 2})
+    assert [record.offset for record in read_count(reader, ends - 2)] == list(range(2, ends))
+    publish_all(bus, 40)
+    assert reader.end_offsets([place])[place] > ends
+    reader.close()

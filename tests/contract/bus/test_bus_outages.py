@@ -46,6 +46,23 @@ def test_a_publisher_made_during_an_outage_works_after_it(outage: Outage) -> Non
     publisher.close(5)
 
 
+def test_a_publisher_whose_events_ran_out_of_time_works_after_the_outage(outage: Outage) -> None:
+    """kafka-python's idempotent producer sends nothing more after a batch of it has expired."""
+    publisher = outage.bus.publisher("writer")
+    publisher.send(event(0)).result(timeout=10)
+    outage.stop()
+    for round_ in range(3):
+        futures = [publisher.send(event(100 * round_ + number)) for number in range(20)]
+        for future in futures:
+            with pytest.raises(Unavailable):
+                future.result(timeout=ACK_TIMEOUT_S + 1)
+    outage.start()
+    assert send_until_acknowledged(publisher, event(1000)).value == b"1000"
+    for number in range(1001, 1050):
+        publisher.send(event(number)).result(timeout=10)
+    publisher.close(5)
+
+
 def send_until_acknowledged(publisher: Publisher, outgoing: OutgoingEvent) -> Record:
     """As a client does that sends again until it is told that the log has it."""
     deadline = time.monotonic() + RECOVERY_S

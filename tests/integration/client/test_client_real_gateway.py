@@ -47,6 +47,26 @@ async def test_the_async_client(gateway: GatewayHarness) -> None:
         assert (fate.rollout_id, fate.kind, fate.revision) == (plain[0].rollout_id, "thumb", receipt.revision)
 
 
+async def test_every_kind_is_taken(gateway: GatewayHarness) -> None:
+    async with AsyncThumbloopClient(gateway.url) as client:
+        best, other = await client.chat_many("How do I keep a plant?", n=2)
+        token = best.feedback_token
+        receipts = [
+            await client.thumb(token, up=True),
+            await client.rate(token, 4),
+            await client.compare(token, other.feedback_token),
+            await client.edit(token, "Water it when dry."),
+            await client.comment(token, "Short."),
+            await client.retract(token, "rating"),
+        ]
+        assert {receipt.state for receipt in receipts} == {"accepted"}
+        kinds = [(await client.feedback_state(receipt.feedback_id, token)).kind for receipt in receipts]
+        assert kinds == ["thumb", "rating", "comparison", "edit", "comment", "rating"]
+        with pytest.raises(InvalidInput, match="same answer") as refused:
+            await client.compare(token, token)
+        assert refused.value.reason == "SELF_COMPARISON"
+
+
 async def test_the_sync_client(gateway: GatewayHarness) -> None:
     def talk() -> tuple[Answer, Answer, FeedbackReceipt]:
         with ThumbloopClient(gateway.url) as client:

@@ -27,7 +27,7 @@ async def test_plain(gateway: GatewayHarness) -> None:
     assert loop["conversation_id"] == sent.conversation_id
     assert loop["prompt_id"] == sent.prompt_id
     assert loop["policy_version"] == VERSION
-    assert loop["kinds"] == ["thumb"]
+    assert loop["kinds"] == ["thumb", "rating", "comparison", "edit", "comment"]
     assert loop["spans"] == [{"policy_version": VERSION, "begin": 0, "end": 4, "kv_history": "fresh"}]
     assert loop["feedback_token"].count(".") == 2
     assert sent.rater_id and "alice" not in sent.rater_id

@@ -6,6 +6,8 @@ Pass: 2xx only for what the log has, with the facts of the token; everything els
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from thumbloop.gateway.v1 import feedback_pb2
@@ -13,7 +15,7 @@ from thumbloop.learner.v1 import learner_pb2
 
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.feedback import FeedbackKind, Thumb
-from tests.support.gateway import GatewayHarness
+from tests.support.gateway import GatewayHarness, running_gateway
 
 
 def asking(token: str) -> dict[str, str]:
@@ -80,8 +82,9 @@ async def test_refusals_write_nothing(gateway: GatewayHarness) -> None:
             "rollout_id",
             "other_rollout",
         ),
-        ({"token": token, "kind": "rating", "value": 5}, 400, "kind", "kind_not_offered"),
         ({"token": token, "kind": "applause", "value": 5}, 400, "kind", "unknown_kind"),
+        ({"token": token, "kind": ["thumb"], "value": "up"}, 400, "kind", "unknown_kind"),
+        ({"token": token, "value": "up"}, 400, "kind", "missing"),
         ({"token": token, "kind": "thumb", "value": "sideways"}, 400, "value", "bad_value"),
         ({"token": token, "kind": "thumb"}, 400, "value", "bad_value"),
         ({"token": token, "kind": "thumb", "value": "up", "revision": far}, 400, "revision", "revision_ahead"),
@@ -98,15 +101,16 @@ async def test_refusals_write_nothing(gateway: GatewayHarness) -> None:
     assert payload and gateway.bus.events == []
 
 
-async def test_not_acknowledged_is_never_a_2xx(gateway: GatewayHarness) -> None:
-    token = (await gateway.choice())["feedback_token"]
-    gateway.bus.failure = Unavailable("broker away")
-    refused = await gateway.thumb(token, "up", feedback_id="again")
-    assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
-    assert "again" in refused.json()["error"]["message"]
-    gateway.bus.failure = None
-    assert (await gateway.thumb(token, "up", feedback_id="again")).status_code == 200
-    assert len(gateway.bus.events) == 1
+async def test_not_acknowledged_is_never_a_2xx(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, spool={"enabled": False}) as gateway:
+        token = (await gateway.choice())["feedback_token"]
+        gateway.bus.failure = Unavailable("broker away")
+        refused = await gateway.thumb(token, "up", feedback_id="again")
+        assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+        assert "again" in refused.json()["error"]["message"]
+        gateway.bus.failure = None
+        assert (await gateway.thumb(token, "up", feedback_id="again")).status_code == 200
+        assert len(gateway.bus.events) == 1
 
 
 async def test_state_follows_the_learner(gateway: GatewayHarness) -> None:
@@ -156,7 +160,8 @@ async def test_state_without_learner(gateway: GatewayHarness) -> None:
 async def test_state_needs_a_token(gateway: GatewayHarness, header: str) -> None:
     answer = await gateway.http.get("/v1/feedback/any", headers={"Authorization": header})
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Feedback"
+    expected = 'Bearer realm="thumbloop", error="invalid_token"' if header == "Bearer x" else "Feedback"
+    assert answer.headers["www-authenticate"] == expected
 
 
 async def test_metrics_are_on_the_control_port_alone(gateway: GatewayHarness) -> None:
@@ -164,7 +169,7 @@ async def test_metrics_are_on_the_control_port_alone(gateway: GatewayHarness) ->
     await gateway.thumb(token, "up")
     async with httpx.AsyncClient(base_url=gateway.control_url) as control:
         text = (await control.get("/metrics")).text
-        assert (await control.post("/v1/chat/completions", json={})).status_code == 404
+        assert (await control.post("/v1/chat/completions", json={})).status_code == 401
         assert (await control.get("/readyz")).status_code == 200
     assert 'thumbloop_gateway_feedback_total{kind="thumb",outcome="accepted"} 1.0' in text
     assert 'thumbloop_gateway_requests_total{route="/v1/chat/completions",status="200"} 1.0' in text

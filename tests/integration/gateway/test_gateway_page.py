@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import Page, Request, async_playwright, expect
+from playwright.async_api import Page, Request, Route, async_playwright, expect
 from thumbloop.gateway.v1 import feedback_pb2
 from thumbloop.learner.v1 import learner_pb2, policy_pb2
 
+from services.shared.access import Scope
 from services.shared.domain.errors import InvalidInput
-from tests.support.gateway import NEXT_VERSION, VERSION, GatewayHarness, until
+from services.shared.domain.feedback import Thumb
+from tests.support.access import live_key
+from tests.support.gateway import NEXT_VERSION, VERSION, GatewayHarness, running_gateway, until
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -32,7 +38,14 @@ FLAGS = [
 
 @pytest.fixture
 async def page(gateway: GatewayHarness) -> AsyncIterator[Page]:
-    """The chat page, open; complains afterwards of script errors and of requests to anywhere else."""
+    """The chat page of a gateway where everyone may chat, open."""
+    async with opened(gateway) as page:
+        yield page
+
+
+@asynccontextmanager
+async def opened(gateway: GatewayHarness) -> AsyncIterator[Page]:
+    """The chat page; complains afterwards of script errors and of requests to anywhere else."""
     problems: list[str] = []
 
     def watch(request: Request) -> None:
@@ -48,6 +61,38 @@ async def page(gateway: GatewayHarness) -> AsyncIterator[Page]:
         yield page
         await browser.close()
     assert problems == []
+
+
+async def test_where_a_key_is_needed_the_page_asks_for_it(tmp_path: Path) -> None:
+    """It chats, rates and watches releases with a key; it asks again when the key is revoked; a reload keeps it."""
+    minted, key = live_key(Scope.CHAT)
+    async with (
+        running_gateway(tmp_path, access={"anonymous_chat": False}, keys=[key]) as gateway,
+        opened(gateway) as page,
+    ):
+        field, use = page.get_by_label("API key"), page.get_by_role("button", name="Use this key")
+        await field.fill("tl_wrong")
+        await use.click()
+        await expect(page.get_by_role("alert")).to_contain_text("is no API key of Thumbloop")
+        await field.fill(minted.text)
+        await use.click()
+        await expect(field).to_have_count(0)
+        await expect(page.locator(".live")).to_contain_text("answering now")
+        await page.reload()
+        await ask(page, "How do I keep a plant?")
+        answer = page.get_by_role("article", name="Answer")
+        await expect(answer).to_contain_text("Water it when dry.")
+        await answer.get_by_label("Good answer").click()
+        await expect(answer).to_contain_text("received")
+        gateway.learner.keys = []
+
+        async def gone() -> bool:
+            headers = {"Authorization": f"Bearer {minted.text}"}
+            return (await gateway.http.get("/v1/models", headers=headers)).status_code == 401
+
+        await until(gone, what="the key to be refused")
+        await ask(page, "And a cactus?")
+        await expect(field).to_be_visible()
 
 
 async def ask(page: Page, text: str) -> None:
@@ -82,6 +127,46 @@ async def test_ask_read_thumb_and_follow_it(gateway: GatewayHarness, page: Page)
     await up.click()
     await expect(answer).to_contain_text("taken back")
     assert [feedback.retracted for feedback in gateway.bus.feedback] == [False, True]
+
+
+async def test_a_mind_is_changed_taken_back_and_sent_again(gateway: GatewayHarness, page: Page) -> None:
+    """Up, then down instead, then down again takes it back; what could not be sent goes again under its own id."""
+    await ask(page, "How do I keep a plant?")
+    answer = page.get_by_role("article", name="Answer")
+    up, down = answer.get_by_label("Good answer"), answer.get_by_label("Bad answer")
+    await up.click()
+    await expect(answer).to_contain_text("received")
+    await down.click()
+    await expect(down).to_have_attribute("aria-pressed", "true")
+    await expect(up).to_have_attribute("aria-pressed", "false")
+    await expect(answer).to_contain_text("received")
+    await down.click()
+    await expect(answer).to_contain_text("taken back")
+    await expect(down).to_have_attribute("aria-pressed", "false")
+    said = gateway.bus.feedback
+    assert [(event.body, event.retracted) for event in said] == [
+        (Thumb(up=True), False),
+        (Thumb(up=False), False),
+        (Thumb(up=False), True),
+    ]
+    assert len({event.feedback_id for event in said}) == 3
+    assert said[0].revision < said[1].revision < said[2].revision
+
+    sent: list[Any] = []
+
+    async def refuse(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        await route.abort()
+
+    await page.route("**/v1/feedback", refuse)
+    await up.click()
+    await expect(answer).to_contain_text("not sent")
+    await page.unroute("**/v1/feedback")
+    await answer.get_by_role("button", name="send again").click()
+    await expect(answer).to_contain_text("received")
+    last = gateway.bus.feedback[-1]
+    assert (last.feedback_id, last.revision) == (sent[0]["feedback_id"], sent[0]["revision"])
+    assert last.revision > said[2].revision
 
 
 async def test_a_release_is_seen_while_one_chats(gateway: GatewayHarness, page: Page) -> None:

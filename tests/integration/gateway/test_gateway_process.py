@@ -29,6 +29,8 @@ async def process(folder: Path, port: int, control_port: int) -> AsyncIterator[a
     env = {
         **os.environ,
         "THUMBLOOP_DEPLOYMENT__DATA_DIR": str(folder),
+        "THUMBLOOP_ACCESS__ANONYMOUS_CHAT": "true",
+        "THUMBLOOP_GATEWAY__SPOOL__ENABLED": "false",
         "THUMBLOOP_GATEWAY__PORT": str(port),
         "THUMBLOOP_GATEWAY__CONTROL_PORT": str(control_port),
         "THUMBLOOP_GATEWAY__GENERATOR_ADDRESS": "127.0.0.1:1",

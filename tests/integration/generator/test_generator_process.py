@@ -26,6 +26,7 @@ from services.shared.bus import open_bus
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.rpc import open_channel
 from services.shared.settings.model import BusSettings
+from tests.support.access import credential_of
 from tests.support.generator_room import announce_release, generate_request, read_rollouts
 
 READY_S = 60.0
@@ -53,8 +54,8 @@ def _process(port: int, bootstrap_servers: str, data_dir: Path) -> Iterator[subp
 
 
 @asynccontextmanager
-async def _ready(port: int) -> AsyncIterator[grpc.aio.Channel]:
-    async with open_channel(f"127.0.0.1:{port}") as channel:
+async def _ready(port: int, data_dir: Path) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_channel(f"127.0.0.1:{port}", credential=credential_of(data_dir)) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         async with asyncio.timeout(READY_S):
             while True:
@@ -85,7 +86,7 @@ async def test_rollouts_outlive_kill_9_while_kafka_is_away(own_broker: Broker, t
     await announce_release(bus, (tmp_path / "checkpoints").as_uri(), number=0, parent="")
     port = free_port()
     with _process(port, own_broker.bootstrap_servers, tmp_path) as process:
-        async with _ready(port) as channel:
+        async with _ready(port, tmp_path) as channel:
             asked = await _answer(channel, 3)
             await asyncio.to_thread(own_broker.stop)
             asked |= await _answer(channel, 4)
@@ -93,7 +94,7 @@ async def test_rollouts_outlive_kill_9_while_kafka_is_away(own_broker: Broker, t
         process.wait(10)
     await asyncio.to_thread(own_broker.start, START_TIMEOUT_S)
     with _process(port, own_broker.bootstrap_servers, tmp_path) as process:
-        async with _ready(port) as channel:
+        async with _ready(port, tmp_path) as channel:
             asked |= await _answer(channel, 1)
             assert asked <= (await asyncio.to_thread(read_rollouts, bus, len(asked))).keys()
         process.send_signal(signal.SIGTERM)

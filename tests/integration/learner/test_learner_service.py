@@ -16,6 +16,8 @@ import pytest
 from thumbloop.gateway.v1 import feedback_pb2
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
+from services.learner.access.key_table import ApiKeyTable
+from services.learner.forgetting.forgetting import Forgetting
 from services.learner.ports import Verdict
 from services.learner.service.queries import LearnerQueries
 from services.learner.service.servicer import SERVICE_NAME, LearnerServicer
@@ -25,6 +27,7 @@ from services.shared.domain.release import ReleaseKind
 from services.shared.rpc.channel import open_channel
 from services.shared.rpc.server import RpcServer
 from services.shared.store.database import Database
+from tests.support.access import OpenGuard
 from tests.support.facts import make_rollout, make_score, make_thumb, policy_version, reward_version
 from tests.support.learner_store import METRICS, LearnerStore, ManualClock, ingest_facts
 
@@ -65,12 +68,15 @@ async def stub(database: Database) -> AsyncIterator[learner_pb2_grpc.LearnerServ
         trainer_status=Trainer,
         read_manifest=lambda release: f'{{"version":"{release.version}"}}',
         epoch=learner.epoch,
+        forgetting=Forgetting(database, clock=clock),
+        keys=ApiKeyTable(database, clock=clock),
     )
     server = RpcServer(
         "127.0.0.1",
         0,
         [lambda grpc_server: learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, grpc_server)],
         [SERVICE_NAME],
+        guard=OpenGuard(),
     )
     await server.start()
     channel = open_channel(f"127.0.0.1:{server.port}")

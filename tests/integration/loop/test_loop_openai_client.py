@@ -19,6 +19,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from services.embedded.supervisor import Supervisor
+from tests.support.access import credential_of
 from tests.support.loop import crowd_of, eventually
 from tests.support.reflection_client import ReflectionClient
 
@@ -97,8 +98,9 @@ async def followed_home(web: httpx.AsyncClient, feedback_id: str, token: str) ->
 @pytest.mark.kafka
 async def test_reflection_alone_is_enough_to_score_a_text(scripted_loop: Supervisor) -> None:
     await eventually(lambda: scripted_loop.is_ready("reward"), within_s=30, what="reward is ready")
+    credential = credential_of(scripted_loop.plan.data_dir)
     with grpc.insecure_channel(f"127.0.0.1:{scripted_loop.plan.ports['reward']}") as channel:
-        client = ReflectionClient(channel)
+        client = ReflectionClient(channel, metadata=[("authorization", credential.authorization())])
         text = {"messages": [{"role": "ROLE_USER", "content": "Hi"}], "response": "Hello, how are you?"}
         answer = await asyncio.to_thread(
             client.call, "thumbloop.reward.v1.RewardService", "Score", {"items": [{"text": text}]}

@@ -29,6 +29,7 @@ from services.shared.reward_heads.heads import RewardHeads
 from services.shared.reward_heads.storage import save_heads
 from services.shared.rpc import open_sync_channel
 from services.shared.settings.model import BusSettings
+from tests.support.access import credential_of
 from tests.support.facts import DEPLOYMENT, make_meta
 from tests.support.patience import eventually
 from tests.support.reading import assign_all
@@ -51,7 +52,7 @@ class RewardProcess:
         self.checkpoints = CheckpointStore((self.folder / "checkpoints").as_uri())
         self.sequence = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self.channel = open_sync_channel(f"127.0.0.1:{self.port}")
+        self.channel = open_sync_channel(f"127.0.0.1:{self.port}", credential=credential_of(self.folder))
 
     def start(self) -> None:
         """A new process, in a process group of its own."""

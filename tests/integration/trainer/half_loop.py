@@ -29,6 +29,7 @@ from services.learner.state.candidates import SqlCandidates
 from services.learner.trainer.status import Phase
 from services.learner.trainer.trainer import Trainer
 from services.reward.main import make_base, make_room
+from services.shared.access import service_credential
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.bus.memory import MemoryBus
 from services.shared.checkpoints import CheckpointStore
@@ -184,9 +185,11 @@ async def running_half_loop(
         ending = Ending()
         learner = await asyncio.to_thread(make_learner, ground, asyncio.get_running_loop(), ending, stack)
         await learner.start()
+        trainer = learner.trainer
+        assert trainer is not None
         # transformers loads one model at a time in a process; in a deployment the rooms have one each.
-        await _until(lambda: learner.trainer.status.phase is not Phase.STARTING, ending, what="the trainer has a model")
-        channel = open_sync_channel(settings.reward.learner_address)
+        await _until(lambda: trainer.status.phase is not Phase.STARTING, ending, what="the trainer has a model")
+        channel = open_sync_channel(settings.reward.learner_address, credential=service_credential(settings))
         stack.callback(channel.close)
         room = make_room(settings, await asyncio.to_thread(make_base, settings), bus, Metrics(), channel)
         await room.start()
@@ -197,7 +200,7 @@ async def running_half_loop(
             ground=ground,
             bus=bus,
             ending=ending,
-            trainer=learner.trainer,
+            trainer=trainer,
             tokenizer=AutoTokenizer.from_pretrained(model),
         )
         try:

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
 from services.embedded.ports import free_port
 from services.embedded.readiness import grpc_ready
+from services.shared.rpc import open_sync_channel
 from services.shared.settings.model import BusSettings
+from tests.support.access import credential_of
 from tests.support.patience import eventually
 
 
@@ -53,8 +54,8 @@ def _learner(folder: Path, bus: BusSettings, name: str) -> Iterator[tuple[subpro
             process.wait(10)
 
 
-def _status(port: int) -> learner_pb2.GetStatusResponse:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def _status(folder: Path, port: int) -> learner_pb2.GetStatusResponse:
+    with open_sync_channel(f"127.0.0.1:{port}", credential=credential_of(folder)) as channel:
         return learner_pb2_grpc.LearnerServiceStub(channel).GetStatus(learner_pb2.GetStatusRequest(), timeout=10)
 
 
@@ -62,7 +63,7 @@ def _ready(folder: Path, name: str, port: int) -> learner_pb2.GetStatusResponse:
     log = folder / f"{name}.log"
     eventually(lambda: grpc_ready(port), within_s=60, what=f"{name} is ready; {log.read_text()[-2000:]}")
     return eventually(
-        lambda: found if (found := _status(port)).reward_model_version else None, within_s=20, what="release 0"
+        lambda: found if (found := _status(folder, port)).reward_model_version else None, within_s=20, what="release 0"
     )
 
 

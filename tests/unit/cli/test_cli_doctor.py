@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+
 import pytest
 
 from services.cli import doctor
+from services.embedded.ports import free_port
 
 
 def test_a_missing_package_is_found_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +46,29 @@ def test_something_needed_and_missing_gives_exit_code_1(monkeypatch: pytest.Monk
     optional = doctor.Finding(name="x", ok=False, detail="gone", mend="bring it back", needed=False)
     monkeypatch.setattr(doctor, "examine", lambda: [optional])
     assert doctor.print_findings() == 0
+
+
+def test_a_kafka_that_nobody_started_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THUMBLOOP_BUS__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    finding = doctor.check_kafka()
+    assert (finding.ok, finding.needed, finding.detail) == (False, False, "KAFKA_UNREACHABLE")
+    assert "THUMBLOOP_BUS__BOOTSTRAP_SERVERS" in finding.mend
+
+
+def test_a_port_that_speaks_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setenv("THUMBLOOP_BUS__BOOTSTRAP_SERVERS", f"127.0.0.1:{server.server_address[1]}")
+        finding = doctor.check_kafka()
+        server.shutdown()
+        thread.join(5)
+    assert (finding.ok, finding.needed, finding.detail) == (False, True, "KAFKA_SPEAKS_TLS")
+    assert "THUMBLOOP_BUS__SECURITY_PROTOCOL" in finding.mend
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Closes without a word, as a TLS port does that was spoken to in plain text."""
+
+    def handle(self) -> None:
+        self.request.recv(1000)

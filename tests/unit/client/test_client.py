@@ -226,6 +226,39 @@ def test_a_thumb_s_own_id_and_revision_are_sent(connect: Callable[[Gateway], Any
     }
 
 
+@pytest.mark.parametrize(
+    ("say", "body"),
+    [
+        (lambda client: client.thumb("t", up=True), {"kind": "thumb", "value": "up"}),
+        (lambda client: client.rate("t", 4), {"kind": "rating", "value": 4}),
+        (lambda client: client.compare("t", "other"), {"kind": "comparison", "rejected_token": "other"}),
+        (lambda client: client.edit("t", "Better."), {"kind": "edit", "text": "Better."}),
+        (lambda client: client.comment("t", "Too long."), {"kind": "comment", "text": "Too long."}),
+        (lambda client: client.retract("t"), {"kind": "thumb", "retracted": True}),
+        (lambda client: client.retract("t", "edit", revision=9), {"kind": "edit", "retracted": True, "revision": 9}),
+    ],
+)
+def test_every_kind_is_sent_under_an_id_of_its_own(
+    connect: Callable[[Gateway], Any], say: Callable[[Any], Any], body: dict[str, Any]
+) -> None:
+    gateway = Gateway(error(503, "log_unavailable"), accepted(), accepted())
+    client = connect(gateway)
+    assert say(client).state == "accepted"
+    first, again = gateway.body(0), gateway.body(1)
+    assert first == again, "the same again, under the same id"
+    assert {**first, "feedback_id": ""} == {"token": "t", "feedback_id": "", **body}
+    say(client)
+    assert gateway.body(2)["feedback_id"] not in ("", first["feedback_id"])
+
+
+def test_what_has_no_token_cannot_be_compared(connect: Callable[[Gateway], Any]) -> None:
+    gateway = Gateway()
+    for chosen, rejected in (("t", ""), ("", "t")):
+        with pytest.raises(InvalidInput, match="store"):
+            connect(gateway).compare(chosen, rejected)
+    assert gateway.requests == []
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 409])
 def test_a_refused_thumb_is_not_sent_again(connect: Callable[[Gateway], Any], status: int) -> None:
     gateway = Gateway(error(status, "no"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from services.embedded.plan import DEFAULT_PORTS, EmbeddedPlan, choose_ports, flatten
+from services.shared.settings import load_settings
 
 
 def test_ports_are_distinct_and_complete() -> None:
@@ -18,6 +21,13 @@ def test_nested_settings_become_variables() -> None:
         "THUMBLOOP_LEARNER__SEED": "3",
         "THUMBLOOP_LEARNER__PPO__EPOCHS": "1",
     }
+
+
+def test_lists_come_back_as_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in flatten({"learner": {"roles": ("ingest", "releaser")}}).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().learner.roles == ("ingest", "releaser")
 
 
 def test_overrides_win_and_services_get_one_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
@@ -68,3 +69,19 @@ def test_a_pseudonym_tells_nothing() -> None:
     rater = identifier().rater_id("alice@example.org")
     assert "alice" not in rater and len(rater) == 32
     assert rater == identifier().rater_id("alice@example.org") != identifier(tenant="u").rater_id("alice@example.org")
+
+
+def test_a_person_has_a_pseudonym_under_each_live_key() -> None:
+    newest = ring(KeyUse.RATER, b"new").keys[0]
+    older = replace(ring(KeyUse.RATER).keys[0], id="older", created_time=datetime(2025, 1, 1, tzinfo=UTC))
+    rotated = Identifier(
+        tenant="t",
+        prompt_keys=ring(KeyUse.PROMPT),
+        conversation_keys=ring(KeyUse.CONVERSATION),
+        rater_keys=KeyRing(use=KeyUse.RATER, keys=(newest, older)),
+        new_id=lambda: "random",
+    )
+    before = identifier().rater_id("alice")
+    assert rotated.rater_ids("alice") == (rotated.rater_id("alice"), before)
+    assert rotated.rater_id("alice") != before
+    assert set(rotated.rater_ids("alice", tenant="u")).isdisjoint(rotated.rater_ids("alice"))

@@ -50,3 +50,16 @@ async def test_users_come_first_but_others_keep_their_floor() -> None:
     assert (ran(user), ran(second)) == (True, False)
     admission.release(user, 1.0)
     assert ran(second)
+
+
+async def test_others_that_wait_take_no_users_place_in_the_queue() -> None:
+    admission = Admission(max_running=1, max_waiting=2, kv_tokens=100)
+    admission.ask(Purpose.USER, 1)
+    others = [admission.ask(Purpose.LEARNER, 1) for _ in range(2)]
+    with pytest.raises(Busy):
+        admission.ask(Purpose.GATE, 1)
+    users = [admission.ask(Purpose.USER, 1) for _ in range(2)]
+    with pytest.raises(Busy):
+        admission.ask(Purpose.USER, 1)
+    assert not any(map(ran, [*others, *users]))
+    assert admission.waiting == 4

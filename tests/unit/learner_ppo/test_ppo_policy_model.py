@@ -12,6 +12,7 @@ from services.learner.model.packing import common_prefix, pack, split_into_packs
 from services.learner.model.policy_model import PolicyModel
 from services.learner.model.precision import trunk_dtype
 from services.learner.model.sampling import sample_answers
+from services.learner.model.settings import LoraSettings, PolicyModelSettings
 from tests.unit.learner_ppo.tiny import SEQUENCES, tiny_base, tiny_policy
 
 
@@ -48,6 +49,18 @@ def test_only_adapter_and_value_head_are_trained(model: PolicyModel) -> None:
     names = set(model.adapter_parameters())
     assert names
     assert all("lora_" in name and (".layers.2." in name or ".layers.3." in name) for name in names)
+
+
+def test_a_bfloat16_trunk_keeps_its_rotary_frequencies_and_trains_in_float32() -> None:
+    settings = PolicyModelSettings(precision="bfloat16", lora=LoraSettings(rank=4, alpha=8.0, top_layers=2))
+    policy = PolicyModel(tiny_base(), settings)
+    plain = dict(tiny_base().named_buffers())
+    kept = {name.removeprefix("base_model.model."): value for name, value in policy.network.named_buffers()}
+    assert any("inv_freq" in name for name in kept)
+    assert all(torch.equal(kept[name], value) for name, value in plain.items())
+    assert {value.dtype for value in policy.adapter_parameters().values()} == {torch.float32}
+    frozen = {value.dtype for value in policy.network.parameters() if not value.requires_grad}
+    assert frozen == {torch.bfloat16}
 
 
 def test_reference_is_the_base_whatever_the_adapter_does(model: PolicyModel) -> None:

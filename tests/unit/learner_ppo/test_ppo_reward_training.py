@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from services.learner.reward_training import reward_trainer
 from services.learner.reward_training.prequential import PrequentialReport, PrequentialTest
 from services.learner.reward_training.reward_trainer import RewardTrainer
 from services.learner.reward_training.settings import RewardTrainingSettings
 from services.learner.reward_training.skill_gate import why_no_skill
-from services.learner.reward_training.thumbs import Thumb, capped_weights, table
-from services.learner.reward_training.train_heads import train_heads
+from services.learner.reward_training.thumbs import Thumb, ThumbTable, capped_weights, table
+from services.learner.reward_training.train_heads import _rotate, train_heads
 from services.shared.reward_heads.fold_design import left_out_HB
 from services.shared.reward_heads.heads import RewardHeads
 from services.shared.reward_heads.scoring import score
@@ -59,6 +60,31 @@ def test_a_head_never_learns_from_what_it_leaves_out() -> None:
 def test_too_few_thumbs_of_a_sign_give_heads_that_know_nothing() -> None:
     thumbs = [thumb for thumb in _thumbs(40) if not thumb.up]
     assert train_heads(table(thumbs, 0.2), SETTINGS).knows_nothing
+
+
+def test_the_rotation_is_one_whether_thumbs_or_features_are_more() -> None:
+    random = np.random.default_rng(3)
+    for shape in ((20, 50), (50, 20)):
+        standard = random.normal(size=shape)
+        rotated, basis = _rotate(standard)
+        assert basis.shape == (20, shape[1])
+        np.testing.assert_allclose(basis @ basis.T, np.eye(20), atol=1e-9)
+        np.testing.assert_allclose(rotated @ basis, standard, atol=1e-9)
+
+
+def test_a_backlog_is_tested_in_a_bounded_number_of_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def count(made: ThumbTable, settings: RewardTrainingSettings) -> RewardHeads:
+        trained.append(len(made.rollout_ids))
+        return RewardHeads.zero(4)
+
+    monkeypatch.setattr(reward_trainer, "train_heads", count)
+    RewardTrainer(SETTINGS).cycle(RewardHeads.zero(4), _thumbs(2, features=4), _thumbs(24, seed=1, features=4))
+    assert trained == [10, 18, 26]
+    trained.clear()
+    RewardTrainer(SETTINGS).cycle(RewardHeads.zero(4), [], _thumbs(1000, features=4))
+    assert len(trained) == 16 and trained[-1] == 1000
 
 
 def test_one_rater_is_capped() -> None:

@@ -1,16 +1,19 @@
 """A whole update: it learns, it is reproducible, it resumes bit for bit, it skips what has no contrast."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from services.learner.model.adapter_format import load_adapter, save_adapter
+from services.learner.model.packing import split_into_packs
 from services.learner.model.policy_model import PolicyModel
 from services.learner.model.training_state import load_training_state, save_training_state
 from services.learner.ppo.settings import KlSettings, PpoSettings
 from services.learner.ppo.update import PpoUpdate
-from tests.unit.learner_ppo.tiny import SEQUENCES, tiny_batch, tiny_policy
+from tests.unit.learner_ppo.tiny import SEQUENCES, tiny_base, tiny_batch, tiny_policy
 
 SETTINGS = PpoSettings(minibatch_rollouts=2, learning_rate=1e-2, kl=KlSettings(kind="adaptive"))
 
@@ -98,6 +101,33 @@ def test_entropy_bonus_keeps_the_policy_wider() -> None:
         update.run(tiny_batch(model))
         entropies.append(float(model.evaluate_all(model.prepare(SEQUENCES)).entropy_R.mean()))
     assert entropies[1] > entropies[0]
+
+
+def test_a_stop_is_heard_within_an_update() -> None:
+    """Before each pass of each pack, and before each minibatch."""
+    heard: list[int] = []
+    settings = replace(tiny_policy().settings, pack_tokens=9)
+    whole = PolicyModel(tiny_base(), settings)
+    batch = tiny_batch(whole)
+    whole.safe_point = lambda: heard.append(1)
+    PpoUpdate(whole, SETTINGS).run(batch)
+    packs = len(split_into_packs(SEQUENCES, 3, settings.pack_tokens))
+    assert packs == 3 and len(heard) == 3 * packs + 2
+
+    class Stop(Exception):
+        pass
+
+    for last in (1, len(heard) // 2, len(heard)):
+        model = PolicyModel(tiny_base(), settings)
+        passes = iter(range(1, len(heard) + 1))
+
+        def safe_point(passes: Iterator[int] = passes, last: int = last) -> None:
+            if next(passes) == last:
+                raise Stop
+
+        model.safe_point = safe_point
+        with pytest.raises(Stop):
+            PpoUpdate(model, SETTINGS).run(batch)
 
 
 def test_no_contrast_no_update() -> None:

@@ -14,6 +14,7 @@ from services.shared.domain.release import ReleaseKind
 from services.shared.releases.acknowledger import Acknowledgement, ControlAcknowledger, ReleaseAcknowledger
 from services.shared.releases.background_sender import BackgroundSender
 from services.shared.rpc import RpcServer, open_sync_channel
+from tests.support.access import OpenGuard
 
 DEADLINE_S = 10.0
 
@@ -121,6 +122,7 @@ async def learner() -> Any:
         0,
         register=[lambda s: learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, s)],
         service_names=["thumbloop.learner.v1.LearnerService"],
+        guard=OpenGuard(),
     )
     await server.start()
     yield servicer, f"127.0.0.1:{server.port}"

@@ -11,12 +11,13 @@ import numpy as np
 
 from services.reward.base_model import Answer, BaseModel, PassResult
 from services.reward.consumer import ConsumerPace, RolloutConsumer
+from services.reward.forgetting import RecordsInHand
 from services.reward.model_lane import ModelLane
 from services.reward.resident_models import ResidentModels
 from services.reward.score_events import RolloutScorer
 from services.reward.scorer import Scorer
 from services.reward.scripted_base import ScriptedBase
-from services.shared.bus.interface import OutgoingEvent
+from services.shared.bus.interface import OutgoingEvent, Record
 from services.shared.bus.memory import MemoryBus
 from services.shared.contracts.rollouts import encode_rollout
 from services.shared.contracts.scores import decode_score
@@ -24,6 +25,7 @@ from services.shared.contracts.topics import ROLLOUTS, SCORES, load_topic_pages
 from services.shared.domain.release import ReleaseKind
 from services.shared.domain.rollout import Rollout
 from services.shared.domain.score import Score
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.reward_heads.heads import RewardHeads
 from services.shared.reward_heads.storage import save_heads
 from services.shared.telemetry.metrics import Metrics
@@ -84,6 +86,7 @@ class RewardWorld:
         self.rollouts = RolloutScorer(
             self.base, self.lane, self.scorer, now=lambda: at(100), new_id=lambda: f"score-{next(ids)}"
         )
+        self.forgotten = ForgottenRaters()
         self.consumer = RolloutConsumer(
             lambda: self.bus.group_reader(group="reward", member_id="reward-0", topic=ROLLOUTS),
             self.bus.publisher("reward-0"),
@@ -91,6 +94,7 @@ class RewardWorld:
             deployment=DEPLOYMENT,
             ready=lambda: bool(self.models.live_version),
             metrics=self.metrics,
+            in_hand=RecordsInHand(self.forgotten),
             pace=ConsumerPace(poll_s=0.02, retry_s=0.02, pass_s=5.0, acknowledge_s=1.0),
         )
         self.lane.start()
@@ -109,8 +113,11 @@ class RewardWorld:
         eventually(lambda: len(self.scores()) >= number, what=f"{number} scores")
         return self.scores()
 
+    def records(self, topic: str) -> list[Record]:
+        return [record for place, log in self.bus.logs.items() if place.topic == topic for record in log.records]
+
     def values(self, topic: str) -> list[bytes]:
-        return [record.value for place, log in self.bus.logs.items() if place.topic == topic for record in log.records]
+        return [record.value for record in self.records(topic)]
 
     def committed(self) -> int:
         return sum(offset for (group, _), offset in self.bus.committed.items() if group == "reward")

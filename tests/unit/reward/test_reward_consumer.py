@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from services.reward.base_model import Answer, PassResult
+from services.reward.consumer import MOST_UNSCORABLE
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.contracts.topics import ROLLOUTS, dead_letter_topic
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.reward_terms import total
-from services.shared.domain.rollout import FinishReason, Purpose
+from services.shared.domain.rollout import FinishReason, Purpose, Rollout
 from tests.support.facts import BASE_DIGEST, make_meta, make_rollout
 from tests.support.patience import eventually
 from tests.unit.reward.reward_world import CountingBase, RewardWorld, heads_that_like
@@ -74,12 +76,7 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_with_its_reason(world: Rew
     world.send(make_rollout("good"))
     world.consumer.start()
     assert [score.rollout_id for score in eventually(world.scores)] == ["good"]
-    dead = [
-        record
-        for place, log in world.bus.logs.items()
-        if place.topic == dead_letter_topic(ROLLOUTS)
-        for record in log.records
-    ]
+    dead = world.records(dead_letter_topic(ROLLOUTS))
     assert {record.key: record.headers["dlq-reason"] for record in dead} == {
         "bad": b"NOT_PROTOBUF",
         "stranger": b"OTHER_DEPLOYMENT",
@@ -128,3 +125,52 @@ def test_a_fault_of_the_model_ends_the_thread_and_commits_nothing(world: RewardW
     assert eventually(lambda: not world.consumer.running)
     assert str(world.consumer.failure) == "broken weights"
     assert world.committed() == 0
+
+
+class PoisonedBase(CountingBase):
+    """Fails on, or makes nothing finite of, answers that hold token 13."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self.raises = raises
+
+    def run(self, answers: Sequence[Answer]) -> list[PassResult]:
+        results = super().run(answers)
+        poisoned = [13 in answer.response_token_ids for answer in answers]
+        if self.raises and any(poisoned):
+            raise IndexError("13 is out of range")
+        return [
+            replace(result, features=b"\xff" * len(result.features)) if bad else result
+            for result, bad in zip(results, poisoned, strict=True)
+        ]
+
+
+def _poisoned(name: str) -> Rollout:
+    rollout = make_rollout(name)
+    return replace(rollout, response_token_ids=(13,) * len(rollout.response_token_ids))
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_rollout_that_the_model_fails_on_does_not_stop_the_others(tmp_path: Path, raises: bool) -> None:
+    world = RewardWorld(folder=tmp_path, base=PoisonedBase(raises=raises))
+    world.go_live()
+    world.send(make_rollout("r1"), _poisoned("bad"), make_rollout("r2"))
+    world.consumer.start()
+    assert {score.rollout_id for score in world.await_scores(2)} == {"r1", "r2"}
+    assert eventually(lambda: world.committed() == 3)
+    dead = world.records(dead_letter_topic(ROLLOUTS))
+    assert [(record.key, record.headers["dlq-reason"]) for record in dead] == [("bad", b"NOT_SCORABLE")]
+    assert world.consumer.running
+    world.stop()
+
+
+def test_where_rollout_after_rollout_fails_it_is_not_the_rollouts(tmp_path: Path) -> None:
+    world = RewardWorld(folder=tmp_path, base=PoisonedBase(raises=True))
+    world.go_live()
+    world.send(*(_poisoned(f"bad{number}") for number in range(MOST_UNSCORABLE + 1)))
+    world.consumer.start()
+    assert eventually(lambda: not world.consumer.running)
+    assert isinstance(world.consumer.failure, IndexError)
+    assert world.committed() == 0
+    assert world.records(dead_letter_topic(ROLLOUTS)) == []
+    world.stop()

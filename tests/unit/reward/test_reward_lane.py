@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import pytest
 
@@ -11,6 +12,7 @@ from services.reward.base_model import Answer, PassResult
 from services.reward.model_lane import ModelLane
 from services.reward.scripted_base import ScriptedBase
 from services.shared.domain.errors import Busy, Unavailable
+from tests.support.patience import eventually
 
 
 class SlowBase(ScriptedBase):
@@ -102,3 +104,24 @@ def test_stopping_fails_what_waits_and_takes_nothing_more(base: SlowBase) -> Non
     assert waiting.exception(5) is None or isinstance(waiting.exception(5), Unavailable)
     with pytest.raises(Unavailable):
         lane.try_submit(_answers(3))
+
+
+def test_stopping_minds_neither_who_gave_up_waiting_nor_who_comes_last(base: SlowBase) -> None:
+    lane = ModelLane(base, max_batch=1, max_waiting=2)
+    lane.start()
+    lane.try_submit(_answers(1))
+    base.begun.acquire(timeout=5)
+    given_up, waiting = lane.try_submit(_answers(2)), lane.try_submit(_answers(3))
+    assert given_up.cancel()
+    late: list[Future[list[PassResult]]] = []
+    patient = threading.Thread(target=lambda: late.append(lane.submit(_answers(4), timeout_s=10)))
+    patient.start()
+    stopping = threading.Thread(target=lane.stop, args=(10.0,))
+    stopping.start()
+    assert eventually(lambda: lane._stopping.is_set())
+    base.go.release()
+    stopping.join(10)
+    patient.join(10)
+    assert not stopping.is_alive() and not patient.is_alive()
+    assert isinstance(waiting.exception(5), Unavailable)
+    assert isinstance(late[0].exception(5), Unavailable)

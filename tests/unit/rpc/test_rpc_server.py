@@ -21,6 +21,7 @@ from services.shared.domain.errors import Busy, InvalidInput, Misconfigured, Thu
 from services.shared.rpc import RpcServer, error_from_rpc, open_channel, open_sync_channel
 from services.shared.settings.model import DeploymentSettings
 from services.shared.telemetry.log import configure
+from tests.support.access import OpenGuard
 
 REWARD = "thumbloop.reward.v1.RewardService"
 GENERATOR = "thumbloop.generator.v1.GeneratorService"
@@ -75,6 +76,7 @@ class Room:
                 lambda server: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(self.generator, server),
             ],
             service_names=[REWARD, GENERATOR],
+            guard=OpenGuard(),
         )
 
     @property
@@ -216,7 +218,7 @@ async def test_stop_cuts_and_may_be_said_twice(room: Room, channel: grpc.aio.Cha
 
 
 async def test_a_taken_port_is_told(room: Room) -> None:
-    other = RpcServer("127.0.0.1", room.server.port, register=[], service_names=[])
+    other = RpcServer("127.0.0.1", room.server.port, register=[], service_names=[], guard=OpenGuard())
     with pytest.raises(Misconfigured, match=str(room.server.port)):
         await other.start()
 
@@ -225,7 +227,9 @@ async def test_a_channel_reaches_a_restarted_server_within_seconds(room: Room, c
     await score(channel)
     await room.server.stop()
     assert type(await caught(channel)) is Unavailable
-    again = RpcServer("127.0.0.1", room.server.port, register=room.server._register, service_names=[REWARD])
+    again = RpcServer(
+        "127.0.0.1", room.server.port, register=room.server._register, service_names=[REWARD], guard=OpenGuard()
+    )
     await again.start()
     try:
         stub: Any = reward_pb2_grpc.RewardServiceStub(channel)

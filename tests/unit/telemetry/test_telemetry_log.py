@@ -87,3 +87,20 @@ def test_text_for_people() -> None:
     assert "version=p-1" in text
     assert "room=generator" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("log_json", [True, False])
+def test_a_traceback_shows_no_values(log_json: bool) -> None:
+    """What users wrote is in local variables all over; none of it may reach a log."""
+    output = io.StringIO()
+    configure(DeploymentSettings(log_json=log_json), "generator", output)
+
+    def answer(message: str) -> None:
+        raise ValueError("the cause")
+
+    try:
+        answer("".join(["my ", "secret"]))
+    except ValueError as error:
+        get_logger().error("failed", exc_info=error)
+    assert "the cause" in output.getvalue() and "in answer" in output.getvalue()
+    assert "my secret" not in output.getvalue()

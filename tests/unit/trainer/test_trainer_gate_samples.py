@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from services.learner.model.sampling import SampledAnswer, sample_answers
 from services.learner.model.settings import PolicyModelSettings
 from services.learner.trainer import gate_samples
 from services.learner.trainer.gate_samples import GateSampler, GateSampling, distinct2
+from services.learner.trainer.pacing import Stopped
 from tests.support.tiny_model import build_tiny_model
 
 PROMPTS = [(1, 20, 30), (1, 20, 31, 32), (1, 20, 33, 34, 35), (1, 20, 36)]
@@ -84,6 +86,28 @@ def test_the_reference_answers_once(model: PolicyModel, monkeypatch: pytest.Monk
     for _ in range(3):
         sampler.measure(PROMPTS, SAMPLING)
     assert len(calls) == 4
+
+
+def test_reference_answers_are_kept_for_so_many_ways_of_sampling(model: PolicyModel) -> None:
+    sampler = GateSampler(model)
+    for tokens in range(1, gate_samples.MOST_KEPT + 3):
+        sampler.measure(PROMPTS, replace(SAMPLING, max_new_tokens=tokens))
+    assert len(sampler._reference) == gate_samples.MOST_KEPT
+    assert SAMPLING in sampler._reference and replace(SAMPLING, max_new_tokens=1) not in sampler._reference
+
+
+def test_a_stop_is_heard_between_two_tokens(model: PolicyModel) -> None:
+    heard: list[int] = []
+
+    def safe_point() -> None:
+        heard.append(1)
+        if len(heard) == 3:
+            raise Stopped
+
+    model.safe_point = safe_point
+    with pytest.raises(Stopped):
+        GateSampler(model).measure(PROMPTS, SAMPLING)
+    assert len(heard) == 3
 
 
 def test_distinct2_tells_repetition() -> None:

@@ -16,6 +16,7 @@ from services.shared.domain.errors import InvalidInput, Unavailable
 from services.shared.releases.follower import FollowerStatus
 from services.shared.reward_heads.heads import RewardHeads
 from services.shared.rpc import RpcServer, open_sync_channel
+from tests.support.access import OpenGuard
 from tests.support.facts import reward_version
 from tests.unit.reward.reward_world import RewardWorld, features_of, stage
 
@@ -32,6 +33,7 @@ async def room(tmp_path: Path) -> AsyncIterator[tuple[RewardWorld, int]]:
         0,
         [lambda grpc_server: reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, grpc_server)],
         [],
+        guard=OpenGuard(),
     )
     await server.start()
     yield world, server.port

@@ -6,7 +6,6 @@ gone, and nothing is tidied up. `restart` is a new process on what the dead one 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -232,8 +231,8 @@ class TrainerWorld:
         """The learner of this world, able to crash, in place of the one that the settings name."""
         original = assembly.make_policy_learner
 
-        def make(parts: assembly.TrainerParts, scratch: Path) -> Any:
-            self.policy = self.make_learner() if self.make_learner else original(parts, scratch)
+        def make(parts: assembly.TrainerParts, scratch: Path, safe_point: Callable[[], None]) -> Any:
+            self.policy = self.make_learner() if self.make_learner else original(parts, scratch, safe_point)
             return Fragile(self.policy, "learner", self)
 
         assembly.make_policy_learner = make
@@ -266,9 +265,3 @@ def scripted_score(rollout: Any) -> Score:
         feature_layout=base.feature_layout,
         reference_log_probs=result.reference_log_probs,
     )
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread

@@ -15,6 +15,13 @@ from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.store.database import Database
 from services.shared.store.tables import experiences, feedback, feedback_slots, releases, uses
 
+_UNUSED = {
+    FeedbackKind.RATING: "kept; the reward trainer does not use ratings yet",
+    FeedbackKind.COMPARISON: "kept; the reward trainer does not use comparisons yet",
+    FeedbackKind.EDIT: "kept; the reward trainer does not use edits yet",
+    FeedbackKind.COMMENT: "kept for people to read; comments train nothing",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackFate:
@@ -41,12 +48,21 @@ class FeedbackFates:
         self._join_window = timedelta(seconds=join_window_s)
         self._orphan_after = timedelta(seconds=orphan_after_s)
 
-    def find(self, *, tenant: str, feedback_id: str) -> FeedbackFate:
-        """Raises NotFound: not ingested (yet). Where raters chose the same id, the first accepted one is meant."""
+    def find(self, *, tenant: str, feedback_id: str, rater_id: str = "", rollout_id: str = "") -> FeedbackFate:
+        """Raises NotFound: not ingested (yet).
+
+        Where several slots have a statement of this id, the one of `rater_id` is meant, among those the one on
+        `rollout_id`, and the first accepted one among equals: no rater can stand before another by taking its ids.
+        """
         query = (
             select(feedback)
             .where(feedback.c.tenant == tenant, feedback.c.feedback_id == feedback_id)
-            .order_by(feedback.c.accept_time, feedback.c.event_id)
+            .order_by(
+                (feedback.c.rater_id == rater_id).desc(),
+                (feedback.c.rollout_id == rollout_id).desc(),
+                feedback.c.accept_time,
+                feedback.c.event_id,
+            )
             .limit(1)
         )
         with self._database.read() as connection:
@@ -54,9 +70,9 @@ class FeedbackFates:
             if row is None:
                 raise NotFound(f"there is no feedback {feedback_id!r} (yet).", field="feedback_id")
             state, reason = self._state(connection, row)
-            direct = _trained_on(connection, ReleaseKind.POLICY, uses.c.rollout_id == row.rollout_id)
-            this = (uses.c.rollout_id == row.rollout_id, uses.c.feedback_id == row.feedback_id)
-            through = _trained_on(connection, ReleaseKind.REWARD_MODEL, *this)
+            rollout = (uses.c.rollout_id == row.rollout_id, uses.c.tenant == tenant)
+            direct = _trained_on(connection, ReleaseKind.POLICY, *rollout)
+            through = _trained_on(connection, ReleaseKind.REWARD_MODEL, *rollout, uses.c.feedback_id == row.feedback_id)
             return FeedbackFate(
                 feedback_id=row.feedback_id,
                 rollout_id=row.rollout_id,
@@ -84,15 +100,22 @@ class FeedbackFates:
             return FeedbackState.SUPERSEDED, f"{slot.feedback_id} holds the slot"
         if row.retracted:
             return FeedbackState.RETRACTED, ""
-        rollout = select(experiences.c.end_time).where(experiences.c.rollout_id == row.rollout_id)
+        rollout = select(experiences.c.end_time).where(
+            experiences.c.rollout_id == row.rollout_id, experiences.c.tenant == row.tenant
+        )
         end_time = connection.scalar(rollout)
         if end_time is None:
             if self._clock() - row.accept_time > self._orphan_after:
                 return FeedbackState.ORPHANED, "its rollout never came"
-            return FeedbackState.WAITING, ""
+            return FeedbackState.WAITING, _use(row.kind)
         if row.accept_time - end_time > self._join_window:
-            return FeedbackState.LATE, "it trains the reward model alone"
-        return FeedbackState.JOINED, "" if row.kind == FeedbackKind.THUMB.value else "kept; only thumbs train today"
+            return FeedbackState.LATE, _use(row.kind) or "it trains the reward model alone"
+        return FeedbackState.JOINED, _use(row.kind)
+
+
+def _use(kind: str) -> str:
+    """What training does with a kind, where that is not everything."""
+    return _UNUSED.get(FeedbackKind(kind), "")
 
 
 def _trained_on(connection: Connection, kind: ReleaseKind, *what: ColumnElement[bool]) -> tuple[str, ...]:

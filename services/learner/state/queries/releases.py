@@ -106,6 +106,7 @@ def _life(connection: Connection, version: str) -> dict[str, float]:
     answers = connection.scalar(select(func.count()).select_from(rollout_versions).where(by_version)) or 0
     thumb = and_(
         feedback_slots.c.rollout_id == rollout_versions.c.rollout_id,
+        feedback_slots.c.tenant == rollout_versions.c.tenant,
         feedback_slots.c.kind == FeedbackKind.THUMB.value,
         feedback_slots.c.retracted.is_(False),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.domain.release import ReleaseKind, ReleaseState
@@ -76,9 +76,9 @@ def thumb_times(database: Database, *, now: datetime) -> list[ThumbTimes]:
         served = _served_by(connection)
         published = {row.version: row.publish_time for row in _committed(connection, ReleaseKind.REWARD_MODEL)}
         rows = connection.execute(_thumbs_with_uses(now)).all()
-    thumbs: dict[tuple[str, str], ThumbTimes] = {}
+    thumbs: dict[tuple[str, str, str], ThumbTimes] = {}
     for row in rows:
-        key = (row.rollout_id, row.feedback_id)
+        key = (row.tenant, row.rollout_id, row.feedback_id)
         known = thumbs.get(key, _never(row))
         token_s, version = min(
             ((_seconds(row.accept_time, first), version) for version, first in served.get(row.version, ())),
@@ -109,9 +109,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _thumbs_with_uses(now: datetime) -> Any:
     """Each thumb that holds its slot, with each release that was trained on it (version null: with none)."""
-    trained = (uses.c.rollout_id == feedback_slots.c.rollout_id) & (uses.c.feedback_id == feedback_slots.c.feedback_id)
+    shared = ("tenant", "rollout_id", "feedback_id")
+    trained = and_(*(uses.c[name] == feedback_slots.c[name] for name in shared))
     return (
-        select(feedback_slots.c.rollout_id, feedback_slots.c.feedback_id, feedback_slots.c.accept_time, uses.c.version)
+        select(*(feedback_slots.c[name] for name in (*shared, "accept_time")), uses.c.version)
         .outerjoin(uses, trained)
         .where(
             feedback_slots.c.kind == FeedbackKind.THUMB.value,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Table
 
-from services.shared.store.columns import CanonicalJson, UtcTime
+from services.shared.store.columns import CanonicalJson, ExactText, UtcTime
 from services.shared.store.tables.metadata import metadata
 
 controls = Table(
     "controls",
     metadata,
-    Column("control_id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
+    Column("control_id", ExactText, primary_key=True),
+    Column("tenant", ExactText, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("order", CanonicalJson, nullable=False),
     Column("commit_time", UtcTime, nullable=False),
@@ -21,28 +21,28 @@ controls = Table(
 control_acknowledgements = Table(
     "control_acknowledgements",
     metadata,
-    Column("control_id", Text, primary_key=True),
-    Column("replica_id", Text, primary_key=True),
+    Column("control_id", ExactText, primary_key=True),
+    Column("replica_id", ExactText, primary_key=True),
     Column("acknowledge_time", UtcTime, nullable=False),
 )
 
 tombstones = Table(
     "tombstones",
     metadata,
-    Column("tenant", Text, primary_key=True),
-    Column("subject", Text, primary_key=True, comment="rollout | feedback | rater"),
-    Column("subject_id", Text, primary_key=True),
-    Column("control_id", Text, nullable=False),
+    Column("tenant", ExactText, primary_key=True),
+    Column("subject", ExactText, primary_key=True, comment="rollout | feedback | rater"),
+    Column("subject_id", ExactText, primary_key=True),
+    Column("control_id", ExactText, nullable=False),
     Column("forget_time", UtcTime, nullable=False),
 )
 
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("key_id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("secret_digest", Text, nullable=False),
+    Column("key_id", ExactText, primary_key=True),
+    Column("tenant", ExactText, nullable=False),
+    Column("name", ExactText, nullable=False),
+    Column("secret_digest", ExactText, nullable=False),
     Column("scopes", CanonicalJson, nullable=False),
     Column("create_time", UtcTime, nullable=False),
     Column("expire_time", UtcTime),

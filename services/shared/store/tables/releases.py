@@ -6,23 +6,23 @@ the deployment, not to one tenant; `uses` leads from them to tenants' rows.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, Table, UniqueConstraint, text
 
-from services.shared.store.columns import CanonicalJson, UtcTime
+from services.shared.store.columns import CanonicalJson, ExactText, UtcTime
 from services.shared.store.tables.metadata import metadata
 
 candidates = Table(
     "candidates",
     metadata,
-    Column("version", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
+    Column("version", ExactText, primary_key=True),
+    Column("kind", ExactText, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("number", BigInteger, nullable=False),
-    Column("parent_version", Text, nullable=False),
-    Column("checkpoint_path", Text, nullable=False),
-    Column("manifest_sha256", Text, nullable=False),
-    Column("base_model_digest", Text, nullable=False),
-    Column("reward_model_version", Text, nullable=False),
+    Column("parent_version", ExactText, nullable=False),
+    Column("checkpoint_path", ExactText, nullable=False),
+    Column("manifest_sha256", ExactText, nullable=False),
+    Column("base_model_digest", ExactText, nullable=False),
+    Column("reward_model_version", ExactText, nullable=False),
     Column("rollout_ids", CanonicalJson, nullable=False),
     Column("feedback_ids", CanonicalJson, nullable=False),
     Column("metrics", CanonicalJson, nullable=False),
@@ -36,16 +36,16 @@ candidates = Table(
 releases = Table(
     "releases",
     metadata,
-    Column("version", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
+    Column("version", ExactText, primary_key=True),
+    Column("kind", ExactText, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("number", BigInteger, nullable=False),
-    Column("parent_version", Text, nullable=False),
-    Column("state", Text, nullable=False, comment="committed | published | refused | rolled_back"),
-    Column("checkpoint_path", Text, nullable=False),
-    Column("manifest_sha256", Text, nullable=False),
-    Column("base_model_digest", Text, nullable=False),
-    Column("reward_model_version", Text, nullable=False),
+    Column("parent_version", ExactText, nullable=False),
+    Column("state", ExactText, nullable=False, comment="committed | published | refused | rolled_back"),
+    Column("checkpoint_path", ExactText, nullable=False),
+    Column("manifest_sha256", ExactText, nullable=False),
+    Column("base_model_digest", ExactText, nullable=False),
+    Column("reward_model_version", ExactText, nullable=False),
     Column("experiences", Integer, nullable=False),
     Column("commit_time", UtcTime, nullable=False),
     Column("publish_time", UtcTime),
@@ -59,11 +59,11 @@ releases = Table(
 uses = Table(
     "uses",
     metadata,
-    Column("version", Text, primary_key=True),
-    Column("rollout_id", Text, primary_key=True),
-    Column("feedback_id", Text, primary_key=True, comment="empty: the rollout without what was said of it"),
-    Column("kind", Text, nullable=False, comment="of the release"),
-    Column("tenant", Text, nullable=False),
+    Column("version", ExactText, primary_key=True),
+    Column("rollout_id", ExactText, primary_key=True),
+    Column("feedback_id", ExactText, primary_key=True, comment="empty: the rollout without what was said of it"),
+    Column("kind", ExactText, nullable=False, comment="of the release"),
+    Column("tenant", ExactText, nullable=False),
     Index("ix_uses_rollout", "rollout_id", "feedback_id", "kind"),
     sqlite_with_rowid=False,
 )
@@ -71,12 +71,12 @@ uses = Table(
 announcements = Table(
     "announcements",
     metadata,
-    Column("kind", Text, primary_key=True),
+    Column("kind", ExactText, primary_key=True),
     Column("epoch", BigInteger, primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
-    Column("version", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("event_id", Text, nullable=False),
+    Column("version", ExactText, nullable=False),
+    Column("reason", ExactText, nullable=False),
+    Column("event_id", ExactText, nullable=False),
     Column("commit_time", UtcTime, nullable=False),
     Column("publish_time", UtcTime),
     UniqueConstraint("kind", "sequence"),
@@ -85,9 +85,9 @@ announcements = Table(
 outbox = Table(
     "outbox",
     metadata,
-    Column("event_id", Text, primary_key=True),
-    Column("topic", Text, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("event_id", ExactText, primary_key=True),
+    Column("topic", ExactText, nullable=False),
+    Column("key", ExactText, nullable=False),
     Column("value", LargeBinary, nullable=False),
     Column("position", BigInteger, nullable=False, comment="order of publishing"),
     Column("commit_time", UtcTime, nullable=False),
@@ -99,13 +99,13 @@ outbox = Table(
 acknowledgements = Table(
     "acknowledgements",
     metadata,
-    Column("replica_id", Text, primary_key=True),
-    Column("kind", Text, primary_key=True),
+    Column("replica_id", ExactText, primary_key=True),
+    Column("kind", ExactText, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("version", Text, nullable=False, comment="that it serves; empty: none yet"),
-    Column("failed_version", Text, nullable=False, server_default=text("''")),
-    Column("stage_error", Text, nullable=False, server_default=text("''")),
+    Column("version", ExactText, nullable=False, comment="that it serves; empty: none yet"),
+    Column("failed_version", ExactText, nullable=False, server_default=text("''")),
+    Column("stage_error", ExactText, nullable=False, server_default=text("''")),
     Column("acknowledge_time", UtcTime, nullable=False),
     Index("ix_acknowledgements_version", "version"),
 )

@@ -377,25 +377,35 @@ Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
 
 @_typing.final
 class GetFeedbackRequest(_message.Message):
-    """Which feedback."""
+    """Which feedback. Where several statements have the id (it means something within its slot alone), the one that agrees
+    with most of the rest is meant, rater before rollout; among equals the one that was accepted first.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     FEEDBACK_ID_FIELD_NUMBER: _builtins.int
+    RATER_ID_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Required."""
     feedback_id: _builtins.str
     """Required."""
+    rater_id: _builtins.str
+    """Pseudonym of who asks. Empty: nobody in particular."""
+    rollout_id: _builtins.str
+    """Rollout that it is about. Empty: any."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         feedback_id: _builtins.str = ...,
+        rater_id: _builtins.str = ...,
+        rollout_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback_id", b"feedback_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback_id", b"feedback_id", "rater_id", b"rater_id", "rollout_id", b"rollout_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,74 @@
+"""Joins sink, spool and what empties it, by settings: broker embedded or not, a disk or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.gateway.feedback.fate import NothingSpooled, SpooledStatements
+from services.gateway.feedback.sink import (
+    FeedbackSink,
+    KafkaFeedbackSink,
+    KeepingFeedbackSink,
+    SpoolingFeedbackSink,
+    SpoolSearch,
+)
+from services.gateway.spool.confirmer import SpoolConfirmer, StoredFeedback
+from services.gateway.spool.drainer import SpoolDrainer
+from services.gateway.spool.outage import Outage
+from services.gateway.spool.sending import Sender
+from services.gateway.spool.spool import FeedbackSpool, SpoolBounds
+from services.shared.bus.interface import Publisher
+from services.shared.ids import utc_now
+from services.shared.settings import Settings
+from services.shared.telemetry.metrics import Metrics
+
+
+async def _nothing() -> None:
+    """There is no spool to empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durability:
+    """Where feedback goes, and what has a life of its own there. `run` is a task; then `close`."""
+
+    sink: FeedbackSink
+    spooled: SpooledStatements = field(default_factory=NothingSpooled)
+    spool: FeedbackSpool | None = None
+    run: Callable[[], Coroutine[Any, Any, None]] = _nothing
+
+    async def close(self) -> None:
+        """Finishes the disk's writes and lets go of the folder. After the publisher was closed. Twice is once."""
+        if self.spool is not None:
+            await asyncio.to_thread(self.spool.close)
+
+
+def open_durability(
+    settings: Settings, *, publisher: Publisher, stored: StoredFeedback, metrics: Metrics
+) -> Durability:
+    """Opens the spool where there is one. Raises Misconfigured: the folder is another gateway's, or damaged."""
+    room = settings.gateway.spool
+    if not room.enabled:
+        return Durability(sink=KafkaFeedbackSink(publisher))
+    bounds = SpoolBounds(max_items=room.max_items, max_bytes=room.max_bytes)
+    spool = FeedbackSpool(settings.spool_dir, bounds=bounds, clock=utc_now, metrics=metrics)
+    sender, outage = Sender(publisher, patience_s=room.patience_s), Outage()
+    if settings.bus.embedded:
+        confirmer = SpoolConfirmer(
+            spool=spool,
+            sender=sender,
+            stored=stored,
+            outage=outage,
+            metrics=metrics,
+            interval_s=room.confirm_interval_s,
+            resend_after_s=room.resend_after_s,
+        )
+        keeping = KeepingFeedbackSink(publisher=publisher, spool=spool, outage=outage, patience_s=room.patience_s)
+        return Durability(sink=keeping, spooled=SpoolSearch(spool), spool=spool, run=confirmer.run)
+    drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
+    spooling = SpoolingFeedbackSink(
+        publisher=publisher, spool=spool, drainer=drainer, outage=outage, patience_s=room.patience_s
+    )
+    return Durability(sink=spooling, spooled=SpoolSearch(spool), spool=spool, run=drainer.run)

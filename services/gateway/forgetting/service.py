@@ -1,0 +1,97 @@
+"""Has the learner forget a person, whom the gateway alone can name: by their pseudonyms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.gateway.identity import Identifier
+from services.shared.domain.errors import InvalidInput
+from services.shared.domain.events import NewId
+
+FORGET_TIMEOUT_S = 60.0
+"""A transaction over all that somebody ever said."""
+LOOK_TIMEOUT_S = 5.0
+LEARNER = "learner"
+MAX_USER_CHARS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What the learner deleted at once. `versions`: releases that learned from the person, oldest first."""
+
+    control_id: str
+    rollouts: int
+    feedback: int
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """`waiting_for`: replicas known to this gateway that have not said that they carried the order out."""
+
+    control_id: str
+    publish_time: datetime | None
+    acknowledged_by: tuple[str, ...]
+    waiting_for: tuple[str, ...]
+
+
+class ForgettingLearner(Protocol):
+    """The learner's side."""
+
+    async def forget(self, *, tenant: str, rater_ids: tuple[str, ...], control_id: str, timeout_s: float) -> Forgotten:
+        """Raises InvalidInput, Conflict, Unavailable, DeadlineExceeded."""
+
+    async def control(self, control_id: str, *, timeout_s: float) -> tuple[datetime | None, tuple[str, ...]]:
+        """When Kafka had the order, and who carried it out. Raises NotFound, Unavailable."""
+
+    async def serving_replicas(self, *, timeout_s: float) -> frozenset[str]:
+        """Replicas that say they serve a release. Raises Unavailable."""
+
+
+class ForgettingService:
+    """Used on the control port alone."""
+
+    def __init__(
+        self, *, identifier: Identifier, learner: ForgettingLearner, replica_id: str, tenant: str, new_id: NewId
+    ) -> None:
+        """`tenant` is the deployment's, where a request names none."""
+        self._identifier = identifier
+        self._learner = learner
+        self._replica_id = replica_id
+        self._tenant = tenant
+        self._new_id = new_id
+
+    def tenant_of(self, tenant: str) -> str:
+        """The tenant that a request means: the one that it names, else the deployment's."""
+        return tenant or self._tenant
+
+    async def forget(self, user: str, *, tenant: str, control_id: str) -> Forgotten:
+        """Deletes the person's data in the store and orders all others to do the same. The same `control_id` again is
+        the same order; "" makes a new one.
+        """
+        if not user or len(user) > MAX_USER_CHARS:
+            raise InvalidInput(
+                f"The user's name must have 1 to {MAX_USER_CHARS} characters, as in the chat request's 'user'.",
+                reason="BAD_USER",
+                field="user",
+            )
+        wanted = self.tenant_of(tenant)
+        return await self._learner.forget(
+            tenant=wanted,
+            rater_ids=self._identifier.rater_ids(user, tenant=wanted),
+            control_id=control_id or self._new_id(),
+            timeout_s=FORGET_TIMEOUT_S,
+        )
+
+    async def progress(self, control_id: str) -> Progress:
+        """How far an order has been carried out. Raises NotFound, Unavailable."""
+        publish_time, acknowledged_by = await self._learner.control(control_id, timeout_s=LOOK_TIMEOUT_S)
+        expected = {LEARNER, self._replica_id} | await self._learner.serving_replicas(timeout_s=LOOK_TIMEOUT_S)
+        return Progress(
+            control_id=control_id,
+            publish_time=publish_time,
+            acknowledged_by=acknowledged_by,
+            waiting_for=tuple(sorted(expected - set(acknowledged_by))),
+        )

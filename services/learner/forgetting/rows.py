@@ -1,0 +1,81 @@
+"""Deletes a person's rows, and mends what other people's rows had drawn from them.
+
+Afterwards the store is as if the person's events had never come: the same dump as a replay of the log gives with the
+tombstones in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Exists, Table, delete, exists, select
+
+from services.learner.forgetting.person import Statement
+from services.learner.ingest.store_feedback import decide_slots, mark_rated
+from services.shared.store.tables import (
+    experiences,
+    features,
+    feedback,
+    feedback_slots,
+    reference_passes,
+    rollout_versions,
+    rollouts,
+    scores,
+)
+from services.shared.store.upsert import chunks
+
+OF_A_ROLLOUT = (features, reference_passes, scores, rollout_versions, experiences, rollouts)
+"""Tables whose rows belong to one rollout, by its id."""
+
+
+def delete_rows(
+    connection: Connection, *, tenant: str, rollout_ids: Sequence[str], statements: Iterable[Statement]
+) -> None:
+    """Deletes the rollouts with all that hangs on them, and the statements; other experiences learn what is left."""
+    gone = list(statements)
+    _delete_statements(connection, tenant, gone)
+    for table in OF_A_ROLLOUT:
+        _delete_by_rollout(connection, table, tenant, rollout_ids)
+    others = sorted({statement.rollout_id for statement in gone} - set(rollout_ids))
+    mark_rated(connection, {(tenant, rollout_id) for rollout_id in others})
+    _delete_empty_experiences(connection, tenant, others)
+
+
+def _delete_by_rollout(connection: Connection, table: Table, tenant: str, rollout_ids: Sequence[str]) -> None:
+    for some in chunks(rollout_ids):
+        connection.execute(delete(table).where(table.c.tenant == tenant, table.c.rollout_id.in_(some)))
+
+
+def _delete_statements(connection: Connection, tenant: str, gone: Sequence[Statement]) -> None:
+    """Statements, then their slots; a slot for which another statement is left is decided again."""
+    slots = sorted({(tenant, said.rollout_id, said.rater_id, said.kind) for said in gone})
+    for statement in gone:
+        connection.execute(delete(feedback).where(*_matches(feedback, {"tenant": tenant, **statement._asdict()})))
+    for slot in slots:
+        names = ("tenant", "rollout_id", "rater_id", "kind")
+        connection.execute(delete(feedback_slots).where(*_matches(feedback_slots, dict(zip(names, slot, strict=True)))))
+    decide_slots(connection, slots)
+
+
+def _matches(table: Table, values: dict[str, str]) -> list[Any]:
+    return [table.c[name] == value for name, value in values.items()]
+
+
+def _delete_empty_experiences(connection: Connection, tenant: str, rollout_ids: Sequence[str]) -> None:
+    """Experiences that stood for statements alone, whose rollout has not come and which nothing is left of."""
+    for some in chunks(rollout_ids):
+        nothing = (
+            experiences.c.tenant == tenant,
+            experiences.c.rollout_id.in_(some),
+            experiences.c.end_time.is_(None),
+            ~_has(feedback_slots),
+            ~_has(scores),
+        )
+        connection.execute(delete(experiences).where(*nothing))
+
+
+def _has(table: Table) -> Exists:
+    """The experience's rollout has a row there."""
+    same = (table.c.tenant == experiences.c.tenant, table.c.rollout_id == experiences.c.rollout_id)
+    return exists(select(table.c.rollout_id).where(*same))

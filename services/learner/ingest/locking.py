@@ -1,0 +1,27 @@
+"""Row locks in one order, so that ingest processes side by side seldom wait for one another in a circle.
+
+A rollout, its feedback and its scores lie in three topics, so three processes may touch one row of `experiences` at the
+same time, and each touches many. On PostgreSQL whoever locks rows in another order than its neighbour may end in a
+deadlock; so a batch first locks all of its rows that are there, sorted. (Rows that two processes make at the same
+moment can still meet; the database then undoes one transaction, and ingest reads that batch again.) SQLite has one
+writer and needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, select, tuple_
+
+from services.shared.store.tables import experiences
+from services.shared.store.upsert import chunks
+
+
+def lock_experiences(connection: Connection, touched: Iterable[tuple[str, str]]) -> None:
+    """Holds the rows of these (rollout id, tenant) until the transaction ends."""
+    if connection.dialect.name != "postgresql":
+        return
+    key = tuple_(experiences.c.rollout_id, experiences.c.tenant)
+    for some in chunks(sorted(set(touched))):
+        query = select(experiences.c.rollout_id).where(key.in_(some))
+        connection.execute(query.order_by(experiences.c.rollout_id, experiences.c.tenant).with_for_update()).all()

@@ -1,0 +1,137 @@
+"""Retention: features and reference log-probs are kept only as long as training may need them.
+
+They come with scores and are by far the heaviest that the store holds of a rollout. Once older than the retention they
+go, except those of an experience that is claimed just now, and features that the newest thumbs are trained with.
+An experience that nobody claimed in all that time becomes stale: so the store is bounded also while the policy does
+not train. Everything else, whatever its age, stays: it says what was answered, and what was thought of it.
+
+The leader's releaser does it in rounds, one bounded page a turn. A round looks at each old row once, in the order of
+time; what was deleted and comes again from the log (a partition that is read again) goes again in the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, select, tuple_
+
+from services.learner.ports import RATED_EXAMPLES
+from services.learner.state.experience_moves import move
+from services.learner.state.experience_reader import held_thumbs_since, oldest_rated_example
+from services.learner.state.fencing import fenced_write
+from services.shared.domain.events import Clock
+from services.shared.store.database import Database
+from services.shared.store.tables import experiences, features, reference_passes
+
+PAST_RETENTION = "past retention"
+"""Reason of experiences that were not claimed as long as what they need was kept."""
+
+PAGE = 500
+"""Rows that one turn looks at."""
+
+ROUND_S = 60.0
+"""Between the end of a round and the next."""
+
+_TABLES = (reference_passes, features)
+Key = tuple[str, str]
+
+
+@dataclass(kw_only=True)
+class _Round:
+    """Where a round is: in which table, after which row; what it deletes, and which thumbs it spares."""
+
+    before: datetime
+    thumbs_since: datetime | None
+    table: int = 0
+    after: tuple[datetime, str] | None = None
+
+
+class Retention:
+    """Deletes under one epoch. One thread calls `step`."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        epoch: int,
+        keep_s: float,
+        rated_examples: int = RATED_EXAMPLES,
+        page: int = PAGE,
+    ) -> None:
+        """`keep_s`: age of the score from which on its features may go. `rated_examples`: so many newest thumbs train
+        the reward model."""
+        self._database = database
+        self._clock = clock
+        self._epoch = epoch
+        self._keep = timedelta(seconds=keep_s)
+        self._rated_examples = rated_examples
+        self._page = page
+        self._round: _Round | None = None
+        self._next_round: datetime | None = None
+
+    def step(self) -> int:
+        """One turn: a page of the round, or nothing until the next one is due. How many rows it deleted.
+
+        Raises Fenced when a newer leader has taken over.
+        """
+        now = self._clock()
+        if self._round is None:
+            if self._next_round is not None and now < self._next_round:
+                return 0
+            self._round = self._begin(now)
+        deleted = self._turn(self._round)
+        if self._round.table == len(_TABLES):
+            self._round, self._next_round = None, now + timedelta(seconds=ROUND_S)
+        return deleted
+
+    def _begin(self, now: datetime) -> _Round:
+        with self._database.read() as connection:
+            since = oldest_rated_example(connection, newest=self._rated_examples)
+        return _Round(before=now - self._keep, thumbs_since=since)
+
+    def _turn(self, at: _Round) -> int:
+        table = _TABLES[at.table]
+        with fenced_write(self._database, self._epoch, alone=False) as connection:
+            rows = self._old(connection, table, at)
+            keys = [(row.rollout_id, row.tenant) for row in rows]
+            kept = _claimed(connection, keys)
+            move(connection, [rollout_id for rollout_id, _ in set(keys) - kept], *_UNCLAIMED, **_STALE)
+            if table is features:
+                kept |= held_thumbs_since(connection, [rollout_id for rollout_id, _ in keys], at.thumbs_since)
+            gone = [key for key in keys if key not in kept]
+            if gone:
+                # The ids alone lead SQLite down the index; pairs in a list do not.
+                these = (table.c.rollout_id.in_([rollout_id for rollout_id, _ in gone]), _key(table).in_(gone))
+                connection.execute(delete(table).where(*these))
+        if len(rows) == self._page:
+            at.after = (rows[-1].event_time, rows[-1].rollout_id)
+        else:
+            at.table, at.after = at.table + 1, None
+        return len(gone)
+
+    def _old(self, connection: Connection, table: Table, at: _Round) -> Sequence[Any]:
+        """The next page. (Rows of two tenants with one id and one time are neighbours; the second may be passed over at
+        a page's end, and is the next round's.)"""
+        query = select(table.c.event_time, table.c.rollout_id, table.c.tenant).where(table.c.event_time < at.before)
+        if at.after is not None:
+            query = query.where(tuple_(table.c.event_time, table.c.rollout_id) > at.after)
+        return connection.execute(query.order_by(table.c.event_time, table.c.rollout_id).limit(self._page)).all()
+
+
+def _key(table: Table) -> Any:
+    return tuple_(table.c.rollout_id, table.c.tenant)
+
+
+_UNCLAIMED = (experiences.c.state == "open", experiences.c.eligible.is_(True))
+_STALE = {"state": "stale", "stale_reason": PAST_RETENTION}
+
+
+def _claimed(connection: Connection, keys: Collection[Key]) -> set[Key]:
+    query = select(experiences.c.rollout_id, experiences.c.tenant).where(
+        experiences.c.rollout_id.in_({rollout_id for rollout_id, _ in keys}), experiences.c.state == "claimed"
+    )
+    return {(row.rollout_id, row.tenant) for row in connection.execute(query)}

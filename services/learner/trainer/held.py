@@ -1,0 +1,46 @@
+"""Rollouts that the trainer has in memory, so that a person who is forgotten is forgotten there too.
+
+Whoever carries out the order *abandons* rollouts: from then on the trainer's next safe point gives up what it is doing
+with them, and the order counts as carried out when they are let go.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+
+from services.learner.forgetting.lineage import FORGOTTEN
+from services.shared.domain.errors import FailedPrecondition
+
+
+class HeldRollouts:
+    """Written by the trainer's thread, asked by others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: frozenset[str] = frozenset()
+        self._abandoned = False
+
+    def hold(self, rollout_ids: Collection[str]) -> None:
+        """The trainer has these, and no others, in memory."""
+        with self._lock:
+            self._held, self._abandoned = frozenset(rollout_ids), False
+
+    def let_go(self) -> None:
+        """It has none."""
+        self.hold(())
+
+    def abandon(self, rollout_ids: Collection[str]) -> bool:
+        """Whether the trainer has one of these; then it is to give up all that it has."""
+        with self._lock:
+            found = not self._held.isdisjoint(rollout_ids)
+            self._abandoned = self._abandoned or found
+            return found
+
+    def check(self) -> None:
+        """Raises FailedPrecondition (`FORGOTTEN`) where the trainer is to give up."""
+        if self._abandoned:
+            raise FailedPrecondition(
+                "somebody whose rollouts are in this batch has been forgotten; the rest is given back.",
+                reason=FORGOTTEN,
+            )

@@ -1,0 +1,189 @@
+"""One run: start the world, load it, hit it, let it settle, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.benchmarks.chaos.blows import Blow, BlowLog
+from tests.benchmarks.chaos.fates import final_states
+from tests.benchmarks.chaos.journal import read_journals
+from tests.benchmarks.chaos.killer import Killer, Pace, Progress, Stalled, Strike
+from tests.benchmarks.chaos.load import Load, LoadSettings
+from tests.benchmarks.chaos.statements import Ledger
+from tests.benchmarks.chaos.store_view import StoreView, read_store, read_totals
+from tests.benchmarks.chaos.verdict import Verdict, judge
+from tests.benchmarks.chaos.weather import Weather
+from tests.benchmarks.chaos.world import World, WorldSettings
+
+POLL_S = 0.25
+LAST_WORDS = 3
+"""A client may have so many statements to send, with patience for each, when it is asked to stop."""
+NOTHING = Progress(acknowledged=0, published=0, trained=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """`releases`, `trained`: the load goes on until so much has come of it. `within_s`: bound of load and kills."""
+
+    seed: int
+    strikes: Sequence[Strike]
+    world: WorldSettings
+    load: LoadSettings
+    pace: Pace = field(default_factory=Pace)
+    weather: bool = True
+    calm_s: tuple[float, float] = (3.0, 9.0)
+    releases: int = 0
+    trained: int = 0
+    within_s: float = 1800.0
+    settle_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run brought. `stalled`: why it did not come to its end; empty: it did."""
+
+    ledger: Ledger
+    store: StoreView
+    states: dict[str, str]
+    blows: list[Blow]
+    verdict: Verdict
+    exit_codes: dict[str, int]
+    stalled: str
+    seconds: float
+
+    @property
+    def violations(self) -> list[str]:
+        """Everything that must not be; empty: the promise held."""
+        return [*self.verdict.violations, *([f"stalled: {self.stalled}"] if self.stalled else [])]
+
+
+def _quiet(line: str) -> None:
+    """The supervisor's words; its logs have them too."""
+
+
+class ChaosRun:
+    """`run` once. `line` is its present state in words."""
+
+    def __init__(
+        self, settings: RunSettings, data_dir: Path, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._settings = settings
+        self._world = World(settings.world, data_dir, report)
+        self._load = Load(url=self._world.plan.page_url, folder=data_dir / "clients", settings=settings.load)
+        self._log = BlowLog(data_dir / "blows.jsonl", time.time)
+        self._killer = Killer(
+            world=self._world, strikes=settings.strikes, log=self._log, progress=self.progress, pace=settings.pace
+        )
+        self._last = NOTHING
+        self._phase = "starting"
+        self._began = time.monotonic()
+
+    @property
+    def line(self) -> str:
+        """For people who watch."""
+        last, ledger = self._last, self._load.ledger
+        kills = " ".join(f"{victim[:3]}{count}" for victim, count in sorted(self._log.kills().items()))
+        return (
+            f"{time.monotonic() - self._began:6.0f} s  {self._phase:<8}  kills {self._killer.done}/"
+            f"{len(self._settings.strikes)} ({kills or 'none'})  faults {len(self._log.blows) - self._killer.done}  "
+            f"acknowledged {len(ledger.acknowledged)} (spooled {ledger.spooled()})  policies {last.published}  "
+            f"trained {last.trained}  chats refused {ledger.refused_chats} cut {ledger.cut_chats}"
+        )
+
+    def progress(self) -> Progress:
+        """Of clients and store. While the store cannot be read, what was known of it last."""
+        with contextlib.suppress(sqlite3.Error):
+            totals = read_totals(self._world.store_path)
+            self._last = Progress(acknowledged=0, published=totals.published, trained=totals.trained)
+        heard = sum(len(told.acknowledged) for told in list(self._load.ledger.statements.values()))
+        return Progress(acknowledged=heard, published=self._last.published, trained=self._last.trained)
+
+    async def run(self) -> Outcome:
+        """Raises Misconfigured, Unavailable where the world does not even start."""
+        stalled, states = "", {}
+        try:
+            await asyncio.to_thread(self._world.start)
+            try:
+                await self._hit()
+            except (Stalled, TimeoutError) as error:
+                stalled = str(error) or f"not done within {self._settings.within_s:.0f} s"
+            states = await self._settle()
+        finally:
+            self._phase = "stopping"
+            codes = await asyncio.to_thread(self._world.stop)
+        ledger, store = read_journals(self._load.journals), read_store(self._world.store_path)
+        return Outcome(
+            ledger=ledger,
+            store=store,
+            states=states,
+            blows=self._log.blows,
+            verdict=judge(ledger, store, states, self._log.blows),
+            exit_codes=codes,
+            stalled=stalled,
+            seconds=time.monotonic() - self._began,
+        )
+
+    async def _hit(self) -> None:
+        """Load from the beginning; kills and weather once a policy was trained; load again until there is enough."""
+        async with asyncio.timeout(self._settings.within_s), self._loaded():
+            self._phase = "warming"
+            await self._until(lambda now: now.published >= 2 and now.acknowledged >= 20)
+            self._phase = "hitting"
+            async with self._stormy():
+                await self._killer.run()
+            self._phase = "going on"
+            wanted = self._settings
+            await self._until(lambda now: now.published > wanted.releases and now.trained >= wanted.trained)
+
+    async def _settle(self) -> dict[str, str]:
+        """The network is whole, everyone is up, the store has what was acknowledged, or the time is over."""
+        self._phase = "settling"
+        deadline = time.monotonic() + self._settings.settle_s
+        await asyncio.to_thread(self._world.wait_up, self._settings.settle_s)
+        statements = [told.statement for told in self._load.ledger.acknowledged]
+        left_s = max(5.0, deadline - time.monotonic())
+        return await final_states(self._world.plan.page_url, statements, within_s=left_s)
+
+    @asynccontextmanager
+    async def _loaded(self) -> AsyncIterator[None]:
+        """Clients at work; at the end they bring to an end what they have begun. What they raise is raised here."""
+        clients = asyncio.create_task(self._load.run())
+        try:
+            yield
+        finally:
+            self._load.stop()
+            await asyncio.wait([clients], timeout=LAST_WORDS * self._settings.load.patience_s)
+            clients.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await clients
+
+    @asynccontextmanager
+    async def _stormy(self) -> AsyncIterator[None]:
+        """Network faults, where there is a proxy to make them."""
+        if not self._settings.weather or self._world.proxy is None:
+            yield
+            return
+        weather = Weather(
+            proxy=self._world.proxy, log=self._log, seed=self._settings.seed, calm_s=self._settings.calm_s
+        )
+        storms = asyncio.create_task(weather.run())
+        try:
+            yield
+        finally:
+            storms.cancel()
+            await asyncio.gather(storms, return_exceptions=True)
+
+    async def _until(self, condition: Callable[[Progress], bool]) -> None:
+        """The bound is `within_s`, around it all."""
+        while not condition(await asyncio.to_thread(self.progress)):
+            if self._world.supervisor.failure:
+                raise Stalled(self._world.supervisor.failure)
+            await asyncio.sleep(POLL_S)

@@ -1,0 +1,214 @@
+"""`make bench-feedback`: acknowledged feedback a second of one gateway process on one core, Apache Kafka with acks=all.
+
+Everything is on: the token of each request is real and is checked, the body is checked, the event is encoded, and the
+answer comes when Kafka has it. The gateway has one core; Kafka and the load (a process of its own) share the other. In
+the same run, on the gateway's core and interleaved with it: a bare kafka-python producer that sends events of the same
+size with acks=all, the ceiling of whatever is written around it. Then a table of what each step of a request costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from services.embedded.brokers import ApacheBroker
+from services.embedded.ports import free_port
+from services.embedded.process import ManagedProcess
+from services.shared.bus import open_bus
+from services.shared.contracts.topics import load_topic_pages
+from services.shared.settings.model import BusSettings
+from tests.benchmarks.feedback_steps import Steps, bare_producer_rate, measure_steps
+from tests.benchmarks.figures import write_figures
+
+RATES = (100, 500, 1_000)
+MOST_PER_S = 8_000
+"""Requests are made for this rate in a closed loop; a faster gateway would run out of them, which is an error."""
+START_TIMEOUT_S = 120.0
+GATEWAY = (
+    "from services.gateway.main import run; from services.shared.settings import load_settings; run(load_settings())"
+)
+AIMS = {"acknowledged_per_s": ">= 3000", "p99_ms_at_1000": "< 50"}
+
+Result = dict[str, float]
+
+
+class Bench:
+    """A broker, a gateway and loads on it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._cores = sorted(os.sched_getaffinity(0))
+        if len(self._cores) < 2:
+            raise SystemExit("bench-feedback needs two cores: one for the gateway, one for Kafka and the load.")
+        self._port = free_port()
+        self.broker = ApacheBroker(port=free_port(), data_dir=folder / "kafka")
+        with self._on_core(self._cores[1:]):
+            stack.callback(self.broker.stop)
+            self.broker.start(START_TIMEOUT_S)
+        self.bus_settings = BusSettings(bootstrap_servers=self.broker.bootstrap_servers)
+        bus = open_bus(self.bus_settings)
+        bus.ensure_topics(load_topic_pages().values())
+        bus.close()
+        self._gateway = ManagedProcess(
+            [sys.executable, "-c", GATEWAY], env=self._env(), log_path=folder / "gateway.log"
+        )
+        with self._on_core(self._cores[:1]):
+            stack.callback(lambda: self._gateway.terminate(30))
+            self._gateway.start()
+        self._wait_alive()
+
+    @property
+    def gateway_core(self) -> int:
+        """Where the gateway runs, alone."""
+        return self._cores[0]
+
+    @property
+    def secrets(self) -> Path:
+        """The gateway's keys."""
+        return self._folder / "secrets"
+
+    def load(self, *, rate: float, seconds: float, connections: int = 64) -> Result:
+        """One run of the load; `gateway_cpu_s` is what the gateway needed for it. Raises RuntimeError if any failed."""
+        count = int((rate or MOST_PER_S) * seconds) + 1
+        command = [sys.executable, "-m", "tests.benchmarks.feedback_load", "--secrets", str(self.secrets)]
+        command += ["--port", str(self._port), "--rate", str(rate), "--requests", str(count)]
+        command += ["--seconds", str(seconds), "--connections", str(connections)]
+        with self._on_core(self._cores[1:]):
+            load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert load.stdin is not None and load.stdout is not None
+        try:
+            if load.stdout.readline() != "ready\n":
+                raise RuntimeError("the load did not start")
+            before = self._cpu_s()
+            load.stdin.write("\n")
+            load.stdin.flush()
+            result: Result = json.loads(load.stdout.readline())
+            result["gateway_cpu_s"] = self._cpu_s() - before
+            load.wait(30)
+        finally:
+            load.kill()
+            load.wait()
+        if result["failed"] or not result["left"]:
+            raise RuntimeError(f"{result['failed']:.0f} requests failed, {result['left']:.0f} were left: {result}")
+        return result
+
+    @contextmanager
+    def _on_core(self, cores: list[int]) -> Iterator[None]:
+        """Children that are started inside run there."""
+        os.sched_setaffinity(0, cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._cores)
+
+    def _env(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "THUMBLOOP_DEPLOYMENT__DATA_DIR": str(self._folder),
+            "THUMBLOOP_DEPLOYMENT__LOG_LEVEL": "error",
+            "THUMBLOOP_ACCESS__ANONYMOUS_CHAT": "true",
+            "THUMBLOOP_GATEWAY__PORT": str(self._port),
+            "THUMBLOOP_GATEWAY__CONTROL_PORT": str(free_port()),
+            "THUMBLOOP_GATEWAY__GENERATOR_ADDRESS": "127.0.0.1:1",
+            "THUMBLOOP_GATEWAY__LEARNER_ADDRESS": "127.0.0.1:1",
+            "THUMBLOOP_BUS__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+        }
+
+    def _wait_alive(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            if self._gateway.returncode is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the gateway does not serve; its log ends:\n{self._gateway.log_tail()}")
+            try:
+                httpx.get(f"http://127.0.0.1:{self._port}/healthz", timeout=1).raise_for_status()
+                return
+            except httpx.HTTPError:
+                time.sleep(0.1)
+
+    def _cpu_s(self) -> float:
+        """Processor time of the gateway so far, all threads, user and system."""
+        fields = Path(f"/proc/{self._gateway.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(folder: Path, *, seconds: float, rounds: int) -> tuple[dict[str, float], Steps]:
+    """All measurements. Raises RuntimeError where anything was not acknowledged."""
+    figures: dict[str, float] = {}
+    with ExitStack() as stack:
+        bench = Bench(folder, stack)
+        bench.load(rate=200, seconds=3)  # warms up both sides
+        for rate in RATES:
+            result = bench.load(rate=rate, seconds=seconds)
+            figures |= {f"per_s_at_{rate}": result["per_s"], f"p50_ms_at_{rate}": result["p50_ms"]}
+            figures |= {f"p99_ms_at_{rate}": result["p99_ms"]}
+        ours, bare = [], []
+        for _ in range(rounds):
+            ours.append(bench.load(rate=0, seconds=seconds))
+            bare.append(bare_producer_rate(bench.bus_settings, core=bench.gateway_core, seconds=seconds / 2))
+        figures["acknowledged_per_s"] = statistics.median(result["per_s"] for result in ours)
+        figures["p50_ms_closed"] = statistics.median(result["p50_ms"] for result in ours)
+        figures["p99_ms_closed"] = statistics.median(result["p99_ms"] for result in ours)
+        figures["bare_producer_per_s"] = statistics.median(bare)
+        figures["share_of_bare_producer"] = figures["acknowledged_per_s"] / figures["bare_producer_per_s"]
+        per_request = [1e6 * result["gateway_cpu_s"] / result["acknowledged"] for result in ours]
+        figures["gateway_cpu_us"] = statistics.median(per_request)
+        figures["acknowledged_per_cpu_s"] = 1e6 / figures["gateway_cpu_us"]
+        os.sched_setaffinity(0, {bench.gateway_core})
+        steps = asyncio.run(measure_steps(bench.bus_settings, bench.secrets))
+    return figures, steps
+
+
+def show(figures: Mapping[str, float], steps: Steps) -> None:
+    """The tables."""
+    console = Console()
+    rates = Table("load", "acknowledged/s", "p50 ms", "p99 ms", title="One gateway process on one core, acks=all")
+    for rate in RATES:
+        row = (figures[f"{name}_at_{rate}"] for name in ("per_s", "p50_ms", "p99_ms"))
+        rates.add_row(f"open loop, {rate}/s", *(f"{value:.1f}" for value in row))
+    closed = (figures[name] for name in ("acknowledged_per_s", "p50_ms_closed", "p99_ms_closed"))
+    rates.add_row("closed loop, 64 connections", *(f"{value:.1f}" for value in closed))
+    rates.add_row("bare kafka-python producer", f"{figures['bare_producer_per_s']:.1f}", "", "")
+    rates.add_row("share of the bare producer", f"{figures['share_of_bare_producer']:.2f}", "", "")
+    console.print(rates)
+    costs = Table("step", "processor µs a request", title="What a request costs")
+    for name, micros in steps.items():
+        costs.add_row(name, f"{micros:.0f}")
+    costs.add_row("HTTP, routing, metrics, threads: the rest", f"{figures['gateway_cpu_us'] - sum(steps.values()):.0f}")
+    costs.add_row("all of it", f"{figures['gateway_cpu_us']:.0f}")
+    console.print(costs)
+    console.print(
+        "Each request has a rater and a rollout of its own, so that the limits per rater, at their defaults, count it "
+        "and let it pass. Ids of statements are the gateway's."
+    )
+
+
+def main() -> None:
+    """Runs, prints, keeps the figures of a run in which everything was acknowledged."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="closed loop and bare producer, interleaved")
+    chosen = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-feedback-") as folder:
+        figures, steps = run(Path(folder), seconds=chosen.seconds, rounds=chosen.rounds)
+    show(figures, steps)
+    figures |= {f"us_{name.replace(' ', '_')}": micros for name, micros in steps.items()}
+    print(write_figures("feedback", figures, AIMS, seconds=time.monotonic() - begun))
+
+
+if __name__ == "__main__":
+    main()

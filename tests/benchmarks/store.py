@@ -1,0 +1,147 @@
+"""`make bench-store`: what a store of many experiences still takes in a second, on SQLite and on PostgreSQL.
+
+A cell is one kind of store at one size: the store is bulk-loaded to the size, and then the next experiences are
+ingested (rollout and score), joined (a thumb each) and claimed by the real write path, in slices that alternate with a
+store of 100 thousand that is loaded anew. The ratio of the two rates is the cell's; the worst of the three kinds is
+what counts. A cell that has been measured is kept in `.bench/store-cells/`, and a store that is only half loaded is
+loaded further by the next run; one that a run was measuring when it was stopped is loaded again. Sizes beyond the
+disk's room are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from services.shared.store.database import Database
+from tests.benchmarks.figures import write_figures
+from tests.benchmarks.store_places import BYTES_EACH, Places, fill, open_places, spoil, stored_bytes
+from tests.benchmarks.store_rates import KINDS, Side, measure
+
+CELLS = Path(".bench") / "store-cells"
+SMALL = 100_000
+NAMES = {1_000_000: "1m", 10_000_000: "10m"}
+Cell = dict[str, float]
+
+
+def measure_cell(places: Places, size: int, count: int, slice_size: int) -> Cell:
+    """Loads what is missing, then measures both stores in turn."""
+    begun = time.monotonic()
+    large, small = places.open(f"store_{size}"), _anew(places, "store_small")
+    try:
+        fill(large, size, lambda loaded: _tell(f"{size}: loaded {loaded}", begun), indexes_last=True)
+        fill(small, SMALL, lambda loaded: _tell(f"small: loaded {loaded}", begun), indexes_last=False)
+        cell: Cell = {
+            "experiences": size,
+            "bytes_per_experience": stored_bytes(large) / size,
+            "small_bytes_per_experience": stored_bytes(small) / SMALL,
+            "load_s": time.monotonic() - begun,
+        }
+        spoil(large)
+        sides = (Side(large, size), Side(small, SMALL))
+        measure(sides, count=count, slice_size=slice_size, tell=lambda done: _tell(f"{size}: measured {done}", begun))
+        for kind in KINDS:
+            rates = [side.spent[kind].rate for side in sides]
+            cell |= {f"{kind}_per_s": rates[0], f"small_{kind}_per_s": rates[1], f"{kind}_ratio": rates[0] / rates[1]}
+        cell |= {"measured": count, "rate_ratio": min(cell[f"{kind}_ratio"] for kind in KINDS)}
+        cell |= {"ready_count_ms": 1000 * sides[0].ready_count_s()}
+    finally:
+        large.close()
+        small.close()
+    places.remove(f"store_{size}")
+    places.remove("store_small")
+    return cell
+
+
+def run(kinds: list[str], sizes: list[int], folder: Path, count: int, slice_size: int) -> dict[str, Cell]:
+    """All cells, those measured before as they were."""
+    CELLS.mkdir(parents=True, exist_ok=True)
+    cells: dict[str, Cell] = {}
+    for kind in kinds:
+        for size in sizes:
+            path = CELLS / f"{kind}-{size}.json"
+            if not path.exists():
+                _check_room(folder, size)
+                with open_places(kind, folder) as places:
+                    cell = measure_cell(places, size, count, slice_size)
+                path.write_text(json.dumps(cell, indent=2) + "\n", encoding="utf-8")
+            cells[f"{kind}-{size}"] = json.loads(path.read_text(encoding="utf-8"))
+    return cells
+
+
+def show(cells: dict[str, Cell]) -> None:
+    """The table; ratios last."""
+    table = Table(
+        "store", "experiences", "n", "bytes each", *(f"{kind}/s (100k)" for kind in KINDS), "ready count", "ratio"
+    )
+    for name, cell in cells.items():
+        rates = [f"{cell[f'{kind}_per_s']:.0f} ({cell[f'small_{kind}_per_s']:.0f})" for kind in KINDS]
+        table.add_row(
+            name.partition("-")[0],
+            f"{cell['experiences']:,.0f}",
+            f"{cell['measured']:,.0f}",
+            f"{cell['bytes_per_experience']:.0f}",
+            *rates,
+            f"{cell['ready_count_ms']:.1f} ms",
+            " ".join(f"{cell[f'{kind}_ratio']:.2f}" for kind in KINDS) + f" = {cell['rate_ratio']:.2f}",
+        )
+    Console(width=150).print(table)
+
+
+def figures_of(cells: dict[str, Cell]) -> tuple[dict[str, float], dict[str, str]]:
+    """Figures and aims, of what was measured alone."""
+    figures: dict[str, float] = {}
+    for name, cell in cells.items():
+        kind, _, size = name.partition("-")
+        short = "postgres" if kind == "postgresql" else kind
+        figures[f"rate_ratio_{NAMES.get(int(size), size)}_{short}"] = cell["rate_ratio"]
+        for key in (*(f"{kind}_per_s" for kind in KINDS), "bytes_per_experience", "ready_count_ms", "measured"):
+            figures[f"{key}_{NAMES.get(int(size), size)}_{short}"] = cell[key]
+    figures["bytes_per_experience"] = max(cell["small_bytes_per_experience"] for cell in cells.values())
+    aims = {key: ">= 0.8" for key in figures if key.startswith("rate_ratio_")}
+    return figures, aims
+
+
+def _anew(places: Places, name: str) -> Database:
+    places.remove(name)
+    return places.open(name)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < size * BYTES_EACH:
+        raise SystemExit(
+            f"{size:,} experiences need {size * BYTES_EACH / 1e9:.0f} GB, {folder} has {free / 1e9:.0f} GB:"
+            " name another --folder, or fewer --sizes."
+        )
+
+
+def _tell(what: str, begun: float) -> None:
+    print(f"{time.monotonic() - begun:8.1f} s  {what}", flush=True)
+
+
+def main() -> None:
+    """Measures what is missing, prints the table, keeps the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stores", nargs="+", default=["sqlite", "postgresql"], choices=["sqlite", "postgresql"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1_000_000, 10_000_000])
+    parser.add_argument("--measure", type=int, default=100_000, help="experiences measured at each size")
+    parser.add_argument("--slice", type=int, default=2_000, help="experiences of one store before the other's turn")
+    parser.add_argument("--folder", type=Path, default=Path(".bench") / "store-cells" / "stores")
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), arguments.measure, arguments.slice)
+    show(cells)
+    figures, aims = figures_of(cells)
+    print(write_figures("store", figures, aims, seconds=time.monotonic() - begun))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The log changes under a running ingest: partitions are added, the broker is killed, records are removed.
+
+Plan: ingest runs in its thread (leases of two seconds) on a node of Apache Kafka, under a steady load. (1) The topics
+get twice as many partitions. (2) The broker gets SIGKILL and is started again. (3) Unread records of a partition are
+deleted, as retention does it.
+Pass: (1) the new partitions are read within a few rounds, and nothing is lost; (2) everything acknowledged is in the
+store, once, and ingest never stopped; (3) ingest stops, and its word names the partition, the offsets and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from services.learner.ingest.decoding import TOPICS
+from services.learner.ingest.feedback_gauges import FeedbackGauges
+from services.learner.ingest.ingest import Ingest
+from services.learner.ingest.offset_mirror import GROUP, OffsetMirror
+from services.learner.ingest.reporting import Reporting
+from services.learner.state.dump import canonical_dump
+from services.shared.bus import open_bus
+from services.shared.bus.interface import Bus, Place
+from services.shared.contracts.topics import FEEDBACK, load_topic_pages
+from services.shared.domain.errors import Corrupt
+from services.shared.ids import utc_now
+from services.shared.settings.model import BusSettings
+from services.shared.store.database import Database
+from services.shared.telemetry.metrics import Metrics
+from tests.support.facts import DEPLOYMENT
+from tests.support.ingest_load import Load, missing, read_from, steady_load
+from tests.support.learner_store import ManualClock, ingest_facts, open_test_database
+from tests.support.patience import eventually
+from tests.support.secured_kafka import SecuredKafka
+
+LEASE_TTL_S = 2.0
+
+
+@pytest.fixture
+def bus(plain: BusSettings) -> Iterator[Bus]:
+    bus = open_bus(plain)
+    bus.ensure_topics(load_topic_pages().values())
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_test_database(tmp_path)
+    yield database
+    database.close()
+
+
+@contextmanager
+def running_ingest(bus: Bus, database: Database, metrics: Metrics | None = None) -> Iterator[Ingest]:
+    """In its thread; drained at the end."""
+    shown = metrics or Metrics()
+    gauges = FeedbackGauges(database, shown, clock=utc_now, join_window_s=3600, orphan_after_s=3600)
+    mirror = OffsetMirror(bus.group_offsets(GROUP), interval_s=0.2)
+    ingest = Ingest(
+        bus=bus,
+        database=database,
+        deployment=DEPLOYMENT,
+        clock=utc_now,
+        holder="learner-0",
+        lease_ttl_s=LEASE_TTL_S,
+        embedded=False,
+        on_failure=lambda error: None,
+        reporting=Reporting(shown, clock=utc_now, feedback=gauges, mirror=mirror),
+    )
+    ingest.start()
+    try:
+        yield ingest
+    finally:
+        ingest.stop()
+
+
+@contextmanager
+def administration(settings: BusSettings) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def assert_the_store_is(database: Database, load: Load, tmp_path: Path) -> None:
+    """What was acknowledged, and each once."""
+    by_hand = open_test_database(tmp_path, "by-hand.db")
+    ingest_facts(by_hand, ManualClock(), load.acknowledged)
+    assert canonical_dump(database) == canonical_dump(by_hand)
+    by_hand.close()
+
+
+def test_partitions_added_under_load_are_picked_up(
+    plain: BusSettings, bus: Bus, database: Database, tmp_path: Path
+) -> None:
+    metrics = Metrics()
+    with running_ingest(bus, database, metrics) as ingest:
+        with steady_load(bus) as load:
+            eventually(lambda: len(load.acknowledged) > 30, within_s=30)
+            with administration(plain) as admin:
+                admin.create_partitions({plain.topic_prefix + topic: 8 for topic in TOPICS})
+            eventually(lambda: len(read_from(database)) == 24, within_s=5 * LEASE_TTL_S, what="24 partitions")
+        fresh = open_bus(plain)  # a producer learns of new partitions when it asks again; this one asks now
+        load.send(fresh.publisher("fresh"), 60)
+        fresh.close()
+        assert {record.place for record in load.records} == set(read_from(database))
+        eventually(lambda: not missing(database, load), within_s=20)
+        ends = bus.log_reader("ends").end_offsets(list(read_from(database)))
+
+        def mirrored() -> bool:
+            with administration(plain) as admin:
+                found = admin.list_group_offsets(plain.topic_prefix + GROUP)[plain.topic_prefix + GROUP]
+            offsets = {
+                Place(key.topic.removeprefix(plain.topic_prefix), key.partition): at for key, at in found.items()
+            }
+            return {place: at.offset for place, at in offsets.items()} == ends
+
+        eventually(mirrored, within_s=15, what="offsets mirrored to Kafka")
+    assert ingest.failure is None and read_from(database) == ends
+    assert metrics.value("thumbloop_ingest_events_total", topic=FEEDBACK, outcome="stored") == load.number
+    assert_the_store_is(database, load, tmp_path)
+
+
+def test_a_killed_broker_loses_nothing_that_it_acknowledged(kafka: SecuredKafka, bus: Bus, database: Database) -> None:
+    with running_ingest(bus, database) as ingest:
+        with steady_load(bus) as load:
+            eventually(lambda: len(load.acknowledged) > 60, within_s=30)
+            kafka.broker.kill()
+            eventually(lambda: ingest.waiting, within_s=30, what="ingest notices")
+            before = len(load.acknowledged)
+            kafka.broker.start(60.0)
+            eventually(lambda: len(load.acknowledged) > before + 60, within_s=60, what="the load goes on")
+        eventually(lambda: not missing(database, load), within_s=30)
+    assert ingest.failure is None
+    ends = bus.log_reader("ends").end_offsets(list(read_from(database)))
+    assert read_from(database) == ends
+
+
+def test_records_removed_before_they_were_read_stop_it(plain: BusSettings, bus: Bus, database: Database) -> None:
+    publisher, load = bus.publisher("before"), Load()
+    load.send(publisher, 20)
+    with running_ingest(bus, database):
+        eventually(lambda: not missing(database, load), within_s=30)
+    load.send(publisher, 20)
+    place = next(record.place for record in load.records[60:] if record.place.topic == FEEDBACK)
+    unread, end = read_from(database)[place], bus.log_reader("ends").end_offsets([place])[place]
+    with administration(plain) as admin:
+        admin.delete_records({TopicPartition(plain.topic_prefix + place.topic, place.partition): end})
+    with running_ingest(bus, database) as ingest:
+        eventually(lambda: ingest.failure is not None, within_s=30, what="ingest stops")
+    assert isinstance(ingest.failure, Corrupt)
+    word = f"feedback[{place.partition}]: offsets {unread} to {end - 1} are gone and had not been read"
+    assert word in ingest.failure.message and "`ingest_offsets`" in ingest.failure.message
+    assert read_from(database)[place] == unread

@@ -1,0 +1,195 @@
+"""The verdict sees each violation, and none where there is none: fabricated journals against fabricated stores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.chaos.blows import KILL, Blow
+from tests.benchmarks.chaos.statements import Acknowledged, Answer, Ledger, Statement, Told
+from tests.benchmarks.chaos.store_view import FeedbackRow, Policy, StoreView
+from tests.benchmarks.chaos.verdict import Verdict, judge
+
+ANSWER = Answer(
+    rollout_id="r1", prompt_id="p1", token="t1", kinds=("thumb",), complete=True, asked_at=100.0, ended_at=101.0
+)
+FIRST = Statement(feedback_id="f1", rollout_id="r1", token="t1", kind="thumb", value="up", revision=10)
+SECOND = replace(FIRST, feedback_id="f2", value="down", revision=20)
+
+
+def row_of(statement: Statement, **changes: object) -> FeedbackRow:
+    """As the store keeps a statement that arrived."""
+    row = FeedbackRow(
+        rollout_id=statement.rollout_id,
+        rater_id="rater",
+        kind=statement.kind,
+        feedback_id=statement.feedback_id,
+        revision=statement.revision or 0,
+        retracted=statement.retracted,
+        digest=statement.digest,
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]  # a test names real fields
+
+
+def told(statement: Statement, *, revision: int | None = None, uncertain: int = 0) -> Told:
+    """Acknowledged once."""
+    answered = Acknowledged(state="accepted", revision=revision or statement.revision or 0, at=102.0)
+    return Told(statement=statement, acknowledged=[answered], uncertain=uncertain)
+
+
+def ledger_of(*all_told: Told) -> Ledger:
+    return Ledger(answers={"r1": ANSWER}, statements={one.statement.feedback_id: one for one in all_told})
+
+
+def store_of(rows: list[FeedbackRow], slots: list[FeedbackRow], **changes: object) -> StoreView:
+    view = StoreView(
+        feedback=rows, slots=slots, rollouts=frozenset({"r1"}), policies=[], policy_uses=[], reward_model_uses=[]
+    )
+    return replace(view, **changes)  # type: ignore[arg-type]  # a test names real fields
+
+
+BOTH = ledger_of(told(FIRST), told(SECOND))
+GOOD = store_of([row_of(FIRST), row_of(SECOND)], [row_of(SECOND)])
+STATES = {"f1": "superseded", "f2": "joined"}
+
+
+def verdict(
+    ledger: Ledger = BOTH,
+    store: StoreView = GOOD,
+    states: dict[str, str] | None = None,
+    blows: tuple[Blow, ...] = (),
+) -> Verdict:
+    return judge(ledger, store, STATES if states is None else states, blows)
+
+
+def kill(target: str, at: float) -> Blow:
+    return Blow(what=KILL, target=target, at=at, until=at)
+
+
+def test_a_store_that_kept_everything_is_clean() -> None:
+    assert verdict().violations == []
+
+
+def test_an_acknowledged_statement_that_is_not_in_the_store_is_lost() -> None:
+    found = verdict(store=store_of([row_of(SECOND)], [row_of(SECOND)]))
+    assert [line.split()[0] for line in found.lost] == ["f1"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        row_of(FIRST, digest=SECOND.digest),
+        row_of(FIRST, retracted=True),
+        row_of(FIRST, revision=11),
+        row_of(FIRST, rollout_id="r2"),
+        row_of(FIRST, kind="rating"),
+    ],
+)
+def test_a_statement_in_other_words_is_lost(row: FeedbackRow) -> None:
+    found = verdict(ledger_of(told(FIRST)), store_of([row], [row]), {"f1": "joined"})
+    assert len(found.lost) == 1
+
+
+def test_an_unknown_statement_may_be_there_or_not() -> None:
+    unknown = Told(statement=SECOND, uncertain=1)
+    ledger = ledger_of(told(FIRST), unknown)
+    assert verdict(ledger, store_of([row_of(FIRST)], [row_of(FIRST)]), {"f1": "joined"}).violations == []
+    assert verdict(ledger, GOOD, {"f1": "superseded"}).violations == []
+
+
+def test_a_revision_that_was_left_out_is_the_answered_one() -> None:
+    left_out = replace(FIRST, revision=None)
+    rows = [row_of(FIRST)]
+    states = {"f1": "joined"}
+    assert verdict(ledger_of(told(left_out, revision=10)), store_of(rows, rows), states).violations == []
+    assert verdict(ledger_of(told(left_out, revision=12)), store_of(rows, rows), states).lost
+    earlier_try = ledger_of(told(left_out, revision=12, uncertain=1))
+    assert verdict(earlier_try, store_of(rows, rows), states).violations == []
+    later = ledger_of(told(left_out, revision=9, uncertain=1))
+    assert verdict(later, store_of(rows, rows), states).lost
+
+
+def test_a_row_that_no_client_said_counts_twice() -> None:
+    copy = row_of(SECOND, feedback_id="f2+copy", revision=5)
+    assert len(verdict(store=store_of([*GOOD.feedback, copy], GOOD.slots)).counted_twice) == 1
+
+
+def test_one_id_in_two_slots_counts_twice() -> None:
+    elsewhere = row_of(SECOND, rater_id="another")
+    assert verdict(store=store_of([*GOOD.feedback, elsewhere], GOOD.slots)).counted_twice
+
+
+def test_a_slot_with_two_holders_counts_twice() -> None:
+    assert verdict(store=store_of(GOOD.feedback, [row_of(FIRST), row_of(SECOND)])).counted_twice
+
+
+def test_a_slot_without_a_holder_is_seen() -> None:
+    assert verdict(store=store_of(GOOD.feedback, [])).counted_twice
+
+
+def test_a_slot_that_nobody_spoke_of_is_seen() -> None:
+    assert verdict(store=store_of(GOOD.feedback, [*GOOD.slots, row_of(FIRST, kind="rating")])).counted_twice
+
+
+def test_a_slot_held_by_an_older_revision_is_seen() -> None:
+    assert verdict(store=store_of(GOOD.feedback, [row_of(FIRST)])).counted_twice
+
+
+def test_a_retraction_wins_over_a_statement_of_its_revision() -> None:
+    taken_back = replace(FIRST, feedback_id="f3", value=None, retracted=True)
+    ledger = ledger_of(told(FIRST), told(taken_back))
+    rows = [row_of(FIRST), row_of(taken_back)]
+    states = {"f1": "superseded", "f3": "retracted"}
+    assert verdict(ledger, store_of(rows, [row_of(taken_back)]), states).violations == []
+    assert verdict(ledger, store_of(rows, [row_of(FIRST)]), states).counted_twice
+
+
+def test_feedback_used_twice_for_one_reward_model_is_seen() -> None:
+    uses = [("rm1", "f2"), ("rm1", "f2"), ("rm2", "f2")]
+    assert len(verdict(store=replace(GOOD, reward_model_uses=uses)).counted_twice) == 1
+
+
+def policy(version: str, parent: str, *batch: str, published: bool = True) -> Policy:
+    return Policy(version=version, parent_version=parent, published=published, batch=batch)
+
+
+def trained(*policies: Policy) -> StoreView:
+    uses = [(one.version, rollout_id) for one in policies for rollout_id in sorted(set(one.batch))]
+    return replace(GOOD, policies=list(policies), policy_uses=uses)
+
+
+def test_an_experience_in_two_releases_of_one_line_was_trained_twice() -> None:
+    line = trained(policy("p0", ""), policy("p1", "p0", "a", "b"), policy("p2", "p1", "b", "c"))
+    assert len(verdict(store=line).trained_twice) == 1
+
+
+def test_an_experience_twice_in_one_batch_was_trained_twice() -> None:
+    assert len(verdict(store=trained(policy("p0", ""), policy("p1", "p0", "a", "a"))).trained_twice) == 1
+
+
+def test_branches_and_refused_candidates_may_share_experiences() -> None:
+    branches = trained(
+        policy("p0", ""),
+        policy("p1", "p0", "a"),
+        policy("p2", "p0", "a"),
+        policy("p3", "p2", "a", published=False),
+    )
+    assert verdict(store=branches).trained_twice == []
+
+
+@pytest.mark.parametrize("state", ["", "accepted", "spooled", "waiting"])
+def test_a_state_that_is_not_final_is_unresolved(state: str) -> None:
+    assert len(verdict(states={"f1": "superseded", "f2": state}).unresolved) == 1
+
+
+def test_an_orphan_stands_beside_the_kill_that_explains_it() -> None:
+    states = {"f1": "superseded", "f2": "orphaned"}
+    found = verdict(states=states, blows=(kill("generator", 101.5), kill("learner", 101.0)))
+    assert found.violations == []
+    assert "generator was killed at 101.50" in found.orphans[0]
+
+
+@pytest.mark.parametrize("blows", [(), (kill("learner", 101.0),), (kill("generator", 99.0),), (kill("broker", 150.0),)])
+def test_an_orphan_without_such_a_kill_is_unexplained(blows: tuple[Blow, ...]) -> None:
+    assert len(verdict(states={"f1": "superseded", "f2": "orphaned"}, blows=blows).orphans_unexplained) == 1

@@ -1,0 +1,347 @@
+"""Where feedback goes when the log is there, late, or away, and how it gets from the disk to the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from services.gateway.feedback.sink import (
+    FeedbackSink,
+    KafkaFeedbackSink,
+    KeepingFeedbackSink,
+    SpoolingFeedbackSink,
+    SpoolSearch,
+)
+from services.gateway.spool.confirmer import SpoolConfirmer
+from services.gateway.spool.drainer import SpoolDrainer
+from services.gateway.spool.item import spool_item
+from services.gateway.spool.outage import Outage
+from services.gateway.spool.sending import Sender
+from services.gateway.spool.spool import FeedbackSpool
+from services.shared.bus.interface import OutgoingEvent, Place, Record
+from services.shared.contracts.feedback import decode_feedback
+from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
+from services.shared.domain.feedback import FeedbackState
+from services.shared.ids import utc_now
+from services.shared.telemetry.metrics import Metrics
+from tests.support.facts import make_thumb
+from tests.support.spool import FaultyDisk, StoreOfKeys, names, open_spool, put
+
+AWAY = Unavailable("the log is away")
+PATIENCE_S = 5.0
+
+
+@dataclass
+class Log:
+    """See Publisher: writes what it acknowledges, fails as told, and answers late while `gate` is closed."""
+
+    failure: ThumbloopError | None = None
+    written: list[str] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    refuses: str = ""
+    """A feedback id that it never takes."""
+    running: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def publish(self, event: OutgoingEvent) -> Record:
+        name = decode_feedback(event.value).feedback_id
+        assert event.topic == "feedback" and event.key not in self.running, "two of a rollout at a time"
+        self.running.add(event.key)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.running.discard(event.key)
+        if name == self.refuses:
+            raise InvalidInput("too large", reason="EVENT_TOO_LARGE")
+        if self.failure is not None:
+            raise self.failure
+        self.written.append(name)
+        return Record(
+            place=Place("feedback", 0), offset=0, key=event.key, value=event.value, headers={}, timestamp=utc_now()
+        )
+
+    def send(self, event: OutgoingEvent) -> Future[Record]:
+        raise NotImplementedError("nobody here asks for it")
+
+    def close(self, timeout_s: float) -> None:
+        raise NotImplementedError("nobody here asks for it")
+
+
+@dataclass(kw_only=True)
+class Room:
+    log: Log
+    spool: FeedbackSpool
+    outage: Outage
+    sink: FeedbackSink
+    drainer: SpoolDrainer
+    metrics: Metrics
+
+    async def until_empty(self) -> None:
+        async with asyncio.timeout(10):
+            while self.spool.items:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def apache(folder: Path, *, patience_s: float = PATIENCE_S, drains: bool = True) -> AsyncIterator[Room]:
+    log, outage, metrics = Log(), Outage(), Metrics()
+    with open_spool(folder, max_items=20, metrics=metrics) as spool:
+        sender = Sender(log, patience_s=patience_s)
+        drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
+        sink = SpoolingFeedbackSink(publisher=log, spool=spool, drainer=drainer, outage=outage, patience_s=patience_s)
+        task = asyncio.create_task(drainer.run()) if drains else None
+        try:
+            yield Room(log=log, spool=spool, outage=outage, sink=sink, drainer=drainer, metrics=metrics)
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+class TestKafkaAlone:
+    async def test_accepted_or_503_with_the_id_to_send_again(self) -> None:
+        log = Log()
+        assert await KafkaFeedbackSink(log).store(make_thumb("f1")) is FeedbackState.ACCEPTED
+        for failure in (AWAY, Busy("full")):
+            log.failure = failure
+            with pytest.raises(Unavailable, match="f2") as refused:
+                await KafkaFeedbackSink(log).store(make_thumb("f2"))
+            assert refused.value.retry_after
+        assert log.written == ["f1"]
+
+
+class TestApacheKafka:
+    async def test_while_the_log_acknowledges_nothing_touches_the_disk(self, tmp_path: Path) -> None:
+        async with apache(tmp_path) as room:
+            assert await room.sink.store(make_thumb("f1")) is FeedbackState.ACCEPTED
+            assert room.log.written == ["f1"] and room.spool.items == 0
+
+    @pytest.mark.parametrize("failure", [AWAY, Busy("too much in flight")])
+    async def test_what_the_log_does_not_take_is_on_disk_when_answered(
+        self, tmp_path: Path, failure: ThumbloopError
+    ) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            room.log.failure = failure
+            assert await room.sink.store(make_thumb("f1")) is FeedbackState.SPOOLED
+            assert names(room.spool) == ["f1"] and room.log.written == []
+
+    async def test_a_late_log_is_waited_for_no_longer_than_the_patience(self, tmp_path: Path) -> None:
+        async with apache(tmp_path, patience_s=0.05, drains=False) as room:
+            room.log.gate.clear()
+            assert await room.sink.store(make_thumb("f1", rollout="a")) is FeedbackState.SPOOLED
+            assert room.outage.running
+            # Known to be away: nobody waits for it any more.
+            assert await room.sink.store(make_thumb("f2", rollout="b")) is FeedbackState.SPOOLED
+            assert not room.log.running and names(room.spool) == ["f1", "f2"]
+
+    async def test_a_disk_that_fails_is_never_a_success(self, tmp_path: Path) -> None:
+        log, disk = Log(failure=AWAY), FaultyDisk()
+        with open_spool(tmp_path, disk=disk) as spool:
+            disk.connection.failing = True
+            outage, metrics = Outage(), Metrics()
+            sender = Sender(log, patience_s=PATIENCE_S)
+            drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
+            sink = SpoolingFeedbackSink(
+                publisher=log, spool=spool, drainer=drainer, outage=outage, patience_s=PATIENCE_S
+            )
+            with pytest.raises(Unavailable, match="disk"):
+                await sink.store(make_thumb("f1"))
+            assert log.written == []
+
+    async def test_full_is_503(self, tmp_path: Path) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            put(room.spool, *(f"f{number}" for number in range(20)))
+            room.log.failure = AWAY
+            with pytest.raises(Unavailable) as refused:
+                await room.sink.store(make_thumb("one more"))
+            assert refused.value.reason == "SPOOL_FULL" and refused.value.retry_after
+
+    async def test_newer_items_of_a_spooled_rollout_go_through_the_spool(self, tmp_path: Path) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            put(room.spool, "f1", rollout="a")
+            assert await room.sink.store(make_thumb("f2", rollout="a")) is FeedbackState.SPOOLED
+            assert await room.sink.store(make_thumb("f3", rollout="b")) is FeedbackState.ACCEPTED
+            assert names(room.spool) == ["f1", "f2"] and room.log.written == ["f3"]
+
+    async def test_it_drains_by_itself_in_order_for_each_rollout_when_the_log_is_back(self, tmp_path: Path) -> None:
+        async with apache(tmp_path) as room:
+            room.log.failure = AWAY
+            sent = [f"{rollout}{number}" for number in range(5) for rollout in "abc"]
+            for name in sent:
+                await room.sink.store(make_thumb(name, rollout=name[0]))
+            assert room.spool.items == 15
+            room.log.failure = None
+            await room.until_empty()
+            for rollout in "abc":
+                assert [name for name in room.log.written if name[0] == rollout] == [
+                    name for name in sent if name[0] == rollout
+                ]
+            assert not room.outage.running
+            assert room.metrics.value("thumbloop_gateway_spool_drained_total") == 15
+            assert await room.sink.store(make_thumb("after", rollout="a")) is FeedbackState.ACCEPTED
+
+    async def test_it_drains_what_an_earlier_run_left(self, tmp_path: Path) -> None:
+        with open_spool(tmp_path) as spool:
+            put(spool, "f1", "f2")
+        async with apache(tmp_path) as room:
+            await room.until_empty()
+            assert room.log.written == ["f1", "f2"]
+
+    async def test_what_the_log_never_takes_is_put_aside_and_stops_nobody(self, tmp_path: Path) -> None:
+        with open_spool(tmp_path) as spool:
+            put(spool, "f1", "huge", "f2")
+        async with apache(tmp_path) as room:
+            room.log.refuses = "huge"
+            async with asyncio.timeout(10):
+                while room.spool.items > 1:
+                    await asyncio.sleep(0.01)
+            assert room.log.written == ["f1", "f2"] and names(room.spool) == []
+
+    async def test_the_disk_tells_of_statements_of_before_a_restart(self, tmp_path: Path) -> None:
+        with open_spool(tmp_path) as spool:
+            put(spool, "f1", rater="alice")
+        with open_spool(tmp_path) as spool:
+            search = SpoolSearch(spool)
+            found = await search.find(tenant="default", rater_id="alice", feedback_id="f1")
+            assert found == make_thumb("f1", rater="alice")
+            assert await search.find(tenant="default", rater_id="bob", feedback_id="f1") is None
+
+
+@dataclass(kw_only=True)
+class Embedded:
+    log: Log
+    spool: FeedbackSpool
+    outage: Outage
+    sink: KeepingFeedbackSink
+    confirmer: SpoolConfirmer
+    store: StoreOfKeys
+    metrics: Metrics
+    now: list[float]
+
+    def store_has(self, name: str, **values: str) -> None:
+        self.store.keys.add(spool_item(make_thumb(name, **values)).key)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def embedded(folder: Path, disk: FaultyDisk | None = None) -> AsyncIterator[Embedded]:
+    log, outage, metrics, store, now = Log(), Outage(), Metrics(), StoreOfKeys(), [100.0]
+    with open_spool(folder, disk=disk) as spool:
+        confirmer = SpoolConfirmer(
+            spool=spool,
+            sender=Sender(log, patience_s=PATIENCE_S),
+            stored=store,
+            outage=outage,
+            metrics=metrics,
+            interval_s=0.01,
+            resend_after_s=10,
+            monotonic=lambda: now[0],
+        )
+        sink = KeepingFeedbackSink(publisher=log, spool=spool, outage=outage, patience_s=PATIENCE_S)
+        yield Embedded(
+            log=log, spool=spool, outage=outage, sink=sink, confirmer=confirmer, store=store, metrics=metrics, now=now
+        )
+
+
+class TestEmbeddedBroker:
+    async def test_everything_stays_on_disk_until_the_store_has_it(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            for name in ("f1", "f2"):
+                assert await room.sink.store(make_thumb(name)) is FeedbackState.ACCEPTED
+            await room.confirmer.round()
+            assert names(room.spool) == ["f1", "f2"] == room.log.written
+            room.store_has("f1")
+            await room.confirmer.round()
+            assert names(room.spool) == ["f2"]
+            assert room.metrics.value("thumbloop_gateway_spool_drained_total") == 1
+
+    async def test_what_the_store_lacks_is_sent_again_after_a_while_and_ever_more_rarely(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            await room.sink.store(make_thumb("f1"))
+            for at, times in ((100, 1), (109, 1), (110, 2), (129, 2), (130, 3), (169, 3), (170, 4)):
+                room.now[0] = at
+                await room.confirmer.round()
+                assert len(room.log.written) == times, at
+            assert room.metrics.value("thumbloop_gateway_spool_resent_total") == 3
+            assert names(room.spool) == ["f1"]
+
+    async def test_while_the_log_is_away_the_disk_answers_and_sends_when_it_is_back(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            room.log.failure = AWAY
+            for name in ("f1", "f2", "f3"):
+                assert await room.sink.store(make_thumb(name)) is FeedbackState.SPOOLED
+            with_failure = room.confirmer.round()
+            await with_failure
+            assert room.outage.running and room.log.written == []
+            room.log.failure = None
+            await room.confirmer.round()
+            assert room.log.written == ["f1", "f2", "f3"] and not room.outage.running
+            assert room.spool.items == 3
+            assert await room.sink.store(make_thumb("f4")) is FeedbackState.ACCEPTED
+
+    async def test_after_a_restart_what_the_store_lacks_is_sent_at_once(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            await room.sink.store(make_thumb("f1"))
+            await room.sink.store(make_thumb("f2"))
+            room.store_has("f1")
+        async with embedded(tmp_path) as room:
+            room.store_has("f1")
+            await room.confirmer.round()
+            assert room.log.written == ["f2"] and names(room.spool) == ["f2"]
+
+    async def test_while_the_learner_is_away_nothing_leaves_and_nothing_goes_twice(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            room.store.away = True
+            await room.sink.store(make_thumb("f1"))
+            room.outage.begin(AWAY)
+            await room.sink.store(make_thumb("f2"))
+            room.now[0] += 1_000
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await room.confirmer.round()
+            assert room.log.written == ["f1", "f2"] and room.spool.items == 2
+
+    async def test_a_disk_that_fails_is_never_a_success_though_the_log_has_it(self, tmp_path: Path) -> None:
+        disk = FaultyDisk()
+        async with embedded(tmp_path, disk) as room:
+            disk.connection.failing = True
+            with pytest.raises(Unavailable, match="disk"):
+                await room.sink.store(make_thumb("f1"))
+            assert room.spool.items == 0
+
+    async def test_a_slow_broker_does_not_hold_up_what_is_safe_on_disk(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            room.log.gate.clear()
+            assert await room.sink.store(make_thumb("f1")) is FeedbackState.SPOOLED
+            room.log.gate.set()
+            async with asyncio.timeout(10):
+                while not room.log.written:
+                    await asyncio.sleep(0.01)
+            await room.confirmer.round()
+            assert room.log.written == ["f1"]
+
+    async def test_what_the_broker_never_takes_is_refused_and_leaves_the_disk(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            room.log.refuses = "huge"
+            with pytest.raises(InvalidInput):
+                await room.sink.store(make_thumb("huge"))
+            assert room.spool.items == 0
+
+    async def test_many_items_are_asked_about_in_pages_and_all_get_their_turn(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            placed = [
+                room.spool.put(spool_item(make_thumb(f"f{number}", tenant=f"t{number % 2}")), sent=True)
+                for number in range(700)
+            ]
+            for one in placed:
+                await asyncio.wrap_future(one)
+            await room.confirmer.round()
+            assert {key.feedback_id for key in room.store.asked} == {f"f{number}" for number in range(700)}

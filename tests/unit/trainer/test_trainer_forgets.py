@@ -1,0 +1,134 @@
+"""A person is forgotten while the trainer is at their words: no release comes of it, and the rest is used again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from services.learner.forgetting.forgetting import Forgetting
+from services.learner.trainer.cycle import Cycle
+from services.learner.trainer.held import HeldRollouts
+from services.learner.trainer.pacing import Pacing, Stopped
+from services.learner.trainer.status import StatusBoard
+from services.learner.trainer.trainer import Trainer
+from services.shared.domain.errors import FailedPrecondition
+from services.shared.domain.release import ReleaseKind
+from services.shared.telemetry.metrics import Metrics
+from tests.support.facts import TENANT
+from tests.unit.trainer.trainer_world import BATCH, TrainerWorld
+
+ORDER = "01993f35-90b3-7a02-b9c4-6d18e5f30a66"
+RATER = "rater-0"
+"""Whose rollout is the first of each batch."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[TrainerWorld]:
+    world = TrainerWorld(folder=tmp_path)
+    yield world
+    assert world.failures == []
+    world.stop()
+
+
+def forget(world: TrainerWorld) -> None:
+    forgetting = Forgetting(world.ground.database, clock=world.clock)
+    forgetting.forget(tenant=TENANT, rater_ids=[RATER], control_id=ORDER)
+
+
+def while_scoring(world: TrainerWorld, then: Any) -> None:
+    """Calls `then` once, while the next batch is being scored."""
+    rescore, todo = world.reward.rescore, [then]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        while todo:
+            todo.pop()()
+        return rescore(*args, **kwargs)
+
+    world.reward.rescore = interrupted  # type: ignore[method-assign]  # from here on
+
+
+def test_a_batch_in_memory_is_given_up_at_the_next_safe_point(world: TrainerWorld) -> None:
+    names = world.rate(BATCH)
+
+    def order() -> None:
+        forget(world)
+        assert world.pacing.held.abandon(names[:1])
+
+    while_scoring(world, order)
+    with pytest.raises(FailedPrecondition) as given_up:
+        world.turns_until(lambda: False)
+    assert given_up.value.reason == "EXPERIENCE_FORGOTTEN"
+    assert not world.pacing.held.abandon(names)
+    assert world.states() == dict.fromkeys(names[1:], "open")
+    assert world.lineage() == []
+    more = world.rate(1, up=lambda index: False)  # rater-0 again, under a name that is blocked
+    assert more[0] not in world.states()
+
+
+def test_a_candidate_that_learned_from_them_is_not_submitted(world: TrainerWorld) -> None:
+    """The order itself has not come to the trainer yet."""
+    names = world.rate(BATCH)
+    while_scoring(world, lambda: forget(world))
+    world.turns_until(lambda: RATER not in str(world.states()) and names[0] not in world.states())
+    assert world.states() == dict.fromkeys(names[1:], "open")
+    assert world.lineage() == []
+    others = world.rate(2)[1:]
+    world.turns_until(lambda: bool(world.lineage()))
+    assert world.used(world.live_version()) == sorted([*names[1:], *others])
+
+
+def test_a_reward_model_that_learned_from_them_is_not_released(world: TrainerWorld) -> None:
+    world.rate(4 * BATCH)
+    train, todo = world.ground.checkpoints.put_release, [lambda: forget(world)]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        while todo:
+            todo.pop()()
+        return train(*args, **kwargs)
+
+    world.ground.checkpoints.put_release = interrupted  # type: ignore[method-assign]  # from here on
+    before = world.live_version(ReleaseKind.REWARD_MODEL)
+    world.turns_until(lambda: not todo)
+    assert world.live_version(ReleaseKind.REWARD_MODEL) == before and world.lineage() == []
+    world.turns_until(lambda: world.live_version(ReleaseKind.REWARD_MODEL) != before)
+    release = world.live(ReleaseKind.REWARD_MODEL)
+    assert release is not None
+    manifest = world.ground.checkpoints.read_manifest(release.checkpoint_path, release.manifest_sha256)
+    assert set(manifest.rollout_ids) <= set(world.states())
+
+
+def test_the_trainers_thread_goes_on() -> None:
+    turns: list[str] = []
+
+    class Turns:
+        """Given up once, then stopped."""
+
+        def turn(self) -> bool:
+            turns.append("turn")
+            if len(turns) == 1:
+                raise FailedPrecondition("forgotten", reason="EXPERIENCE_FORGOTTEN")
+            raise Stopped
+
+    failures: list[BaseException] = []
+    trainer = Trainer(lambda: cast(Cycle, Turns()), Pacing(), StatusBoard(Metrics()), failures.append)
+    trainer.start()
+    assert trainer.drain(10.0)
+    assert (len(turns), failures) == (2, [])
+
+
+def test_what_is_held_is_abandoned_together_and_forgotten_when_let_go() -> None:
+    held = HeldRollouts()
+    assert not held.abandon(["a"])
+    held.check()
+    held.hold(["a", "b"])
+    assert not held.abandon(["c"])
+    held.check()
+    assert held.abandon(["b", "c"])
+    with pytest.raises(FailedPrecondition):
+        held.check()
+    held.let_go()
+    held.check()
+    assert not held.abandon(["a"])
