@@ -47,9 +47,9 @@ def make_requests(secrets: Path, port: int, count: int) -> deque[bytes]:
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time; calls `on_answer(connection, since, accepted)` for each answer."""
+    """One request at a time; calls `on_answer(connection, since, answer)` for each one."""
 
-    def __init__(self, on_answer: Callable[[Connection, float, bool], None]) -> None:
+    def __init__(self, on_answer: Callable[[Connection, float, str], None]) -> None:
         self._on_answer = on_answer
         self._transport: asyncio.Transport
         self._since = 0.0
@@ -71,14 +71,16 @@ class Connection(asyncio.Protocol):
         head, found, body = self._received.partition(b"\r\n\r\n")
         if found and len(body) >= _length(head):
             self.busy = False
-            accepted = head.startswith(b"HTTP/1.1 200") and _ACCEPTED in body
-            self._on_answer(self, self._since, accepted)
+            answer = "failed"
+            if head.startswith(b"HTTP/1.1 200"):
+                answer = "acknowledged" if _ACCEPTED in body else "spooled"
+            self._on_answer(self, self._since, answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The request on it, if any, failed."""
         if self.busy:
             self.busy = False
-            self._on_answer(self, self._since, False)
+            self._on_answer(self, self._since, "failed")
 
     def close(self) -> None:
         """Lets go."""
@@ -101,6 +103,7 @@ class Load:
         self._all: list[Connection] = []
         self.latencies_s: list[float] = []
         self.failed = 0
+        self.spooled = 0
         self._open = 0
         self._closed_until = 0.0
 
@@ -150,11 +153,13 @@ class Load:
         self._open += 1
         connection.send(self._requests.popleft(), since)
 
-    def _answered(self, connection: Connection, since: float, accepted: bool) -> None:
+    def _answered(self, connection: Connection, since: float, answer: str) -> None:
         now = time.monotonic()
         self._open -= 1
-        if accepted:
+        if answer == "acknowledged":
             self.latencies_s.append(now - since)
+        elif answer == "spooled":
+            self.spooled += 1
         else:
             self.failed += 1
         if now < self._closed_until and self._requests:
@@ -174,6 +179,7 @@ class Load:
         return {
             "acknowledged": len(ordered),
             "failed": self.failed,
+            "spooled": self.spooled,
             "per_s": len(ordered) / seconds,
             "p50_ms": 1000 * ordered[len(ordered) // 2] if ordered else -1,
             "p99_ms": 1000 * ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)] if ordered else -1,

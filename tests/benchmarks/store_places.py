@@ -20,6 +20,7 @@ BYTES_EACH = 4_500
 """Disk that an experience may need while it is loaded (log and sorting included)."""
 
 _LOADED = "bench_loaded"
+_READY = "bench_ready"
 _SPOILT = "bench_spoilt"
 POSTGRES_SETTINGS = {"max_wal_size": "8GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}
 
@@ -72,11 +73,11 @@ def open_places(kind: str, folder: Path) -> Iterator[Places]:
 def fill(database: Database, size: int, tell: Callable[[int], None], *, indexes_last: bool) -> None:
     """Loads a store up to `size`, going on where an earlier run was. `indexes_last`: secondary indexes are made when
     all rows are there, as one loads a large store."""
-    loaded = int(_flag(database, _LOADED) or 0)
-    if loaded >= size:
+    if _flag(database, _READY) == str(size):
         return
+    loaded = int(_flag(database, _LOADED) or 0)
     indexes: list[Index] = [index for table in LOADED for index in table.indexes] if indexes_last else []
-    for index in indexes:
+    for index in indexes if loaded < size else ():
         with database.write() as connection:
             index.drop(connection, checkfirst=True)
     for count in load(database, loaded, size, mark=_mark):
@@ -86,6 +87,8 @@ def fill(database: Database, size: int, tell: Callable[[int], None], *, indexes_
             index.create(connection, checkfirst=True)
         tell(size)
     _settle(database)
+    with database.write() as connection:
+        _mark(connection, size, name=_READY)
 
 
 def stored_bytes(database: Database) -> int:

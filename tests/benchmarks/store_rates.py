@@ -57,6 +57,7 @@ class Side:
     spent: dict[str, Spent] = field(default_factory=lambda: {kind: Spent() for kind in KINDS})
 
     def __post_init__(self) -> None:
+        self._ingested = 0
         self.clock = ManualClock(seconds=self.size * 0.1 + 3600)
         epoch = Leases(self.database, clock=self.clock, holder="bench", ttl_s=1e6).take(LEADER)
         self._experiences = SqlExperienceStore(
@@ -89,6 +90,7 @@ class Side:
         scores = [(SCORES, score.rollout_id, encode_score(score)) for _, score, _ in facts]
         thumbs = [(FEEDBACK, thumb.rollout_id, encode_feedback(thumb)) for _, _, thumb in facts]
         self._time("ingest", len(facts), lambda: self._write([*rollouts, *scores]))
+        self._ingested = end
         self._time("join", len(facts), lambda: self._write(thumbs))
         self._claim(len(facts))
 
@@ -100,7 +102,7 @@ class Side:
 
     @property
     def _live(self) -> str:
-        return version_of(self.size + int(self.spent["ingest"].experiences))
+        return version_of(self.size + self._ingested)
 
     def _write(self, events: Sequence[tuple[str, str, bytes]]) -> None:
         for begin in range(0, len(events), RECORDS):
@@ -136,8 +138,12 @@ class Side:
 
 
 def measure(sides: Sequence[Side], *, count: int, slice_size: int, tell: Callable[[int], None]) -> None:
-    """The next `count` experiences of each store, slice by slice in turn; the order changes with each slice."""
-    for turn, begin in enumerate(range(0, count, slice_size)):
+    """One slice of each store to warm up, which does not count; then the next `count` experiences of each, slice by
+    slice in turn; the order changes with each slice."""
+    for side in sides:
+        side.slice(0, slice_size)
+        side.spent.update({kind: Spent() for kind in KINDS})
+    for turn, begin in enumerate(range(slice_size, slice_size + count, slice_size)):
         for side in sides if turn % 2 == 0 else tuple(reversed(sides)):
-            side.slice(begin, min(begin + slice_size, count))
-        tell(min(begin + slice_size, count))
+            side.slice(begin, begin + slice_size)
+        tell(begin)

@@ -185,6 +185,7 @@ def _expressions(is_postgresql: bool) -> dict[str, str]:
         "starting_version": version,
         "oldest_version": version,
         "policy_version": version,
+        "spans": f"""'[["' || {version} || '",0,24,"fresh",' || ({times["first_token_time"]}) || ']]'""",
         "oldest_version_number": f"n / {PER_VERSION}",
         "up": "n % 2 = 0",
     }

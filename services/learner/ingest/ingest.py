@@ -159,7 +159,9 @@ class Ingest:
             self.assignment.give_back()
         except BaseException as error:
             self.failure = error
-            _log.error("ingest_stopped", error=error.message if isinstance(error, ThumbloopError) else repr(error))
+            meant = isinstance(error, ThumbloopError)
+            word = error.message if isinstance(error, ThumbloopError) else repr(error)
+            _log.error("ingest_stopped", error=word, exc_info=None if meant else error)
             self._on_failure(error)
 
     def _wait(self, error: ThumbloopError) -> None:

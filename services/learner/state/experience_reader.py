@@ -83,7 +83,6 @@ def held_thumbs_since(
     connection: Connection, rollout_ids: Sequence[str], since: datetime | None
 ) -> set[tuple[str, str]]:
     """(rollout id, tenant) of those of the rollouts that a thumb of that time or later holds a slot of; None: ever."""
-    recent = _HELD_THUMB if since is None else and_(_HELD_THUMB, feedback_slots.c.accept_time >= since)
     return {
         (slot.rollout_id, slot.tenant)
         for slot in slots_of(connection, rollout_ids)

@@ -16,7 +16,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from services.shared.settings.model import BusSettings
@@ -292,7 +291,7 @@ def _outcome(client: Any, future: Any) -> BaseException | None:
     client._net.poll(timeout_ms=GREETING_TIMEOUT_MS, future=future)
     if future.is_done:
         return cast(BaseException | None, future.exception)
-    return KafkaError(f"no answer within {GREETING_TIMEOUT_MS} ms")
+    return TimeoutError(f"no answer within {GREETING_TIMEOUT_MS} ms")
 
 
 @contextmanager

@@ -73,6 +73,11 @@ class _KafkaReader:
                 "Another process joined the group under the same member id. Give each replica its own.",
                 reason="MEMBER_REPLACED",
             ) from error
+        except KeyError as error:
+            # kafka-python looks a partition up that an assignment, or new metadata, has just taken from it.
+            if not (error.args and isinstance(error.args[0], TopicPartition)):
+                raise
+            raise self._connection.unavailable(doing, error) from error
         except KafkaError as error:
             raise self._connection.unavailable(doing, error) from error
 

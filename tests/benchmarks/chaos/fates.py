@@ -14,12 +14,17 @@ from tests.benchmarks.chaos.verdict import FINAL
 
 AT_ONCE = 8
 ROUND_S = 1.0
+ORPHANS_WAIT_S = 10.0
 
 
 async def final_states(
     url: str, statements: Sequence[Statement], *, within_s: float, now: Callable[[], float] = time.monotonic
 ) -> dict[str, str]:
-    """State by feedback id, asked again until it is final or the time is over. Not known: ""."""
+    """State by feedback id, asked again until it is final or the time is over. Not known: "".
+
+    An orphan's rollout may lie on a disk and come late, so orphans are asked once more when all others are final, after
+    `ORPHANS_WAIT_S`.
+    """
     states = {statement.feedback_id: "" for statement in statements}
     deadline = now() + within_s
     gate = asyncio.Semaphore(AT_ONCE)
@@ -34,6 +39,12 @@ async def final_states(
             if now() > deadline:
                 break
             await asyncio.sleep(ROUND_S)
+        waited_until = min(deadline, now() + ORPHANS_WAIT_S)
+        while orphans := [one for one in statements if states[one.feedback_id] == "orphaned"]:
+            if now() > waited_until:
+                break
+            await asyncio.sleep(ROUND_S)
+            await asyncio.gather(*(ask(statement) for statement in orphans))
     return states
 
 

@@ -40,7 +40,7 @@ def planted_run(fault: PlantedFault, *, seed: int, data_dir: Path) -> ChaosRun:
         seed=seed,
         strikes=plan_strikes(KILLS, seed, fault.victims),
         world=WorldSettings(commands={fault.room: module_command(fault.module)}, orphan_after_s=4.0),
-        load=LoadSettings(seed=seed, patience_s=20.0),
+        load=LoadSettings(clients=3, seed=seed, patience_s=20.0),
         pace=Pace(acknowledgements=15, release_every=KILLS, stall_s=60.0),
         weather=BROKER in fault.victims,
         within_s=180.0,

@@ -45,6 +45,14 @@ class TcpProxy:
         self._thread.join(START_TIMEOUT_S)
         self._loop.close()
 
+    def shut(self) -> None:
+        """Connections are refused and those that are there are reset: the server is dead. Until `open`."""
+        self._call(self._shut())
+
+    def open(self) -> None:
+        """The server lives. Twice is once."""
+        self._call(self._listen())
+
     def cut(self) -> None:
         """Nothing passes, as with a pulled cable: connections stay, new ones are not answered. Until `heal`."""
         self._cut = True
@@ -65,12 +73,17 @@ class TcpProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(START_TIMEOUT_S)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
-    async def _close(self) -> None:
+    async def _shut(self) -> None:
         if self._server is not None:
             self._server.close()
+            self._server = None
         self._reset_all()
+
+    async def _close(self) -> None:
+        await self._shut()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

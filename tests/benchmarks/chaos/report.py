@@ -37,6 +37,7 @@ def main_figures(outcome: Outcome, seed: int) -> Figures:
         "unresolved": len(verdict.unresolved),
         "orphans_unexplained": len(verdict.orphans_unexplained),
         "orphans_explained": len(verdict.orphans),
+        "orphans_of_whole_answers": verdict.orphans_of_whole_answers,
         "answered_again_otherwise": len(again),
         "unknown": sum(not told.acknowledged and not told.refused for told in outcome.ledger.statements.values()),
         "chats": len(outcome.ledger.answers),

@@ -31,6 +31,8 @@ class Verdict:
     orphans: list[str] = field(default_factory=list)
     """Each beside the kill that explains it."""
     orphans_unexplained: list[str] = field(default_factory=list)
+    orphans_of_whole_answers: int = 0
+    """Answers end when their rollout is safe; a broker that keeps its word leaves none of these."""
 
     @property
     def violations(self) -> list[str]:
@@ -119,6 +121,7 @@ def experiences_trained(store: StoreView) -> int:
 
 def _explain(verdict: Verdict, feedback_id: str, answer: Answer, kills: Sequence[Blow]) -> None:
     near = [kill for kill in kills if answer.asked_at <= kill.at <= answer.ended_at + NEAR_S]
+    verdict.orphans_of_whole_answers += answer.complete
     whole = "whole" if answer.complete else "broken off"
     if near:
         kill = min(near, key=lambda one: abs(one.at - answer.ended_at))

@@ -137,12 +137,15 @@ class World:
             return self.supervisor.kill(victim)
         alive = self.broker.is_running()
         self.broker.kill()
+        if self.proxy is not None:
+            self.proxy.shut()
         return alive
 
     def restart_broker(self) -> None:
         """Returns when it serves again. Raises Unavailable."""
         if self.proxy is not None:
             self.proxy.heal()
+            self.proxy.open()
         self.broker.start(START_TIMEOUT_S)
 
     def is_up(self, victim: str) -> bool:

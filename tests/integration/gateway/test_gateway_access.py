@@ -64,7 +64,7 @@ async def knowing(folder: Path, keys: Keys, first: NewKey, **access: Any) -> Asy
 
         async def known() -> bool:
             answer = await gateway.http.get("/v1/models", headers=bearer(first))
-            return answer.status_code == 200
+            return bool(answer.status_code == 200)
 
         await until(known, what="the gateway to know the keys")
         yield gateway

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, or_, select, tuple_
 
@@ -42,12 +42,12 @@ def stored_feedback(database: Database, *, tenant: str, references: Sequence[Fee
         ),
     )
     with database.read() as connection:
-        stored = {tuple(row) for row in connection.execute(rows)}
-        gone = {tuple(row) for row in connection.execute(forgotten)}
+        stored: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(rows)}
+        gone: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(forgotten)}
     return [key in stored or ("rater", key[1]) in gone or ("rollout", key[0]) in gone for key in asked]
 
 
-def stored_rows(tenant: str, asked: Sequence[tuple[str, str, str, str]]) -> Select[tuple[str, str, str, str]]:
+def stored_rows(tenant: str, asked: Sequence[tuple[str, str, str, str]]) -> Select[Any]:
     """Those of (rollout id, rater id, kind, feedback id) that have a row. The rollouts are named apart as well, since
     SQLite seeks by single columns alone, and would read all rows of the tenant.
     """
