@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from services.gateway.chat.choice import Monotonic
 from services.gateway.errors import install_error_handlers
@@ -30,23 +31,26 @@ def public_app(
     max_body_bytes: int,
     cors_origins: Sequence[str],
     acceptor: FeedbackAcceptor | None = None,
-) -> FastAPI:
-    """What users and browsers reach. With an `acceptor`, right feedback takes the short way to it."""
-    app = _app("Thumbloop", "OpenAI's chat API, with feedback that trains the model that answers.", routers)
-    app.router.routes.extend(routes)
+) -> ASGIApp:
+    """What users and browsers reach. With an `acceptor`, right feedback takes the short way to it.
+
+    What holds for every request stands around FastAPI, not inside it, so that the short way needs nothing of FastAPI.
+    """
+    documented = _app("Thumbloop", "OpenAI's chat API, with feedback that trains the model that answers.", routers)
+    documented.router.routes.extend(routes)
+    app: ASGIApp = documented
     if acceptor is not None:
-        app.add_middleware(ShortWay, acceptor=acceptor)
+        app = ShortWay(app, acceptor=acceptor)
     if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        app = CORSMiddleware(
+            app,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics, monotonic=monotonic)
-    return app
+    app = BodyLimit(app, max_bytes=max_body_bytes)
+    return RequestMetrics(app, metrics=metrics, monotonic=monotonic)
 
 
 def control_app(*, routers: Sequence[APIRouter], metrics: Metrics) -> FastAPI:

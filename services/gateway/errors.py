@@ -70,6 +70,12 @@ def error_response(error: ThumbloopError) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=status, headers=headers)
 
 
+def unexpected_response(error: Exception, *, method: str, path: str) -> JSONResponse:
+    """The answer to what no code foresaw: the log gets all of it, the client none."""
+    get_logger().error("request_failed", method=method, path=path, exc_info=error)
+    return JSONResponse(_body(_INTERNAL, 500, code="internal"), status_code=500)
+
+
 def _challenge(error: ThumbloopError) -> str:
     """How to prove oneself (RFC 9110, RFC 6750): by a feedback token, or by an API key."""
     if error.reason.startswith("FEEDBACK_TOKEN"):
@@ -98,8 +104,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_unknown(request: Request, error: Exception) -> JSONResponse:
-        get_logger().error("request_failed", method=request.method, path=request.url.path, exc_info=error)
-        return JSONResponse(_body(_INTERNAL, 500, code="internal"), status_code=500)
+        return unexpected_response(error, method=request.method, path=request.url.path)
 
 
 def _body(message: str, status: int, *, param: str | None = None, code: str | None) -> dict[str, Any]:

@@ -13,7 +13,10 @@ UNMATCHED = "unmatched"
 
 
 class BodyLimit:
-    """Refuses bodies of more than `max_bytes`, declared or not, before they fill the memory."""
+    """Refuses bodies of more than `max_bytes`, declared or not, before they fill the memory.
+
+    The server gives no more of a body than was declared, so only those that come in chunks are counted.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
@@ -24,9 +27,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._max_bytes:
             await self._refuse(scope, receive, send)
+            return
+        if b"content-length" in headers and b"transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
             return
         counted = _CountedBody(receive, self._max_bytes)
         guard = _SendGuard(send)

@@ -29,6 +29,7 @@ ALGORITHM = "HS256"
 TOKEN_TYPE = "feedback+jwt"  # explicit typing, RFC 8725 section 3.11
 MAX_TOKEN_CHARS = 2048
 _CLAIMS = ("dep", "ten", "rtr", "rol", "prm", "knd", "exp")
+_KINDS = {str(kind): kind for kind in FeedbackKind}
 _GET_ANOTHER = "Use the feedback_token of the answer's `thumbloop` object, unchanged."
 
 
@@ -123,13 +124,12 @@ class FeedbackTokens:
 
 
 def _claims(claims: dict[str, Any], *, expiry: datetime, key_id: str) -> FeedbackClaims:
-    known = {str(kind) for kind in FeedbackKind}
     return FeedbackClaims(
         tenant=claims["ten"],
         rater_id=claims["rtr"],
         rollout_id=claims["rol"],
         prompt_id=claims["prm"],
-        kinds=tuple(FeedbackKind(kind) for kind in claims["knd"] if kind in known),
+        kinds=tuple(_KINDS[kind] for kind in claims["knd"] if kind in _KINDS),
         expiry=expiry,
         key_id=key_id,
     )

@@ -3,7 +3,8 @@
 Everything is on: the token of each request is real and is checked, the body is checked, the event is encoded, and the
 answer comes when Kafka has it. The gateway has one core; Kafka and the load (a process of its own) share the other. In
 the same run, on the gateway's core and interleaved with it: a bare kafka-python producer that sends events of the same
-size with acks=all, the ceiling of whatever is written around it. Then a table of what each step of a request costs.
+size with acks=all, the ceiling of whatever is written around it, and the HTTP server with an application that answers
+at once. Then a table of what each step of a request costs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -34,8 +37,9 @@ from services.shared.settings.model import BusSettings
 from tests.benchmarks.feedback_steps import Steps, bare_producer_rate, measure_steps
 from tests.benchmarks.figures import write_figures
 
+BARE_HTTP = "from tests.benchmarks.feedback_bare_http import main; main()"
 RATES = (100, 500, 1_000)
-MOST_PER_S = 8_000
+MOST_PER_S = 16_000
 """Requests are made for this rate in a closed loop; a faster gateway would run out of them, which is an error."""
 START_TIMEOUT_S = 120.0
 GATEWAY = (
@@ -46,6 +50,14 @@ AIMS = {"acknowledged_per_s": ">= 3000", "p99_ms_at_1000": "< 50"}
 Result = dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A process that answers requests."""
+
+    process: ManagedProcess
+    port: int
+
+
 class Bench:
     """A broker, a gateway and loads on it."""
 
@@ -54,7 +66,6 @@ class Bench:
         self._cores = sorted(os.sched_getaffinity(0))
         if len(self._cores) < 2:
             raise SystemExit("bench-feedback needs two cores: one for the gateway, one for Kafka and the load.")
-        self._port = free_port()
         self.broker = ApacheBroker(port=free_port(), data_dir=folder / "kafka")
         with self._on_core(self._cores[1:]):
             stack.callback(self.broker.stop)
@@ -63,13 +74,8 @@ class Bench:
         bus = open_bus(self.bus_settings)
         bus.ensure_topics(load_topic_pages().values())
         bus.close()
-        self._gateway = ManagedProcess(
-            [sys.executable, "-c", GATEWAY], env=self._env(), log_path=folder / "gateway.log"
-        )
-        with self._on_core(self._cores[:1]):
-            stack.callback(lambda: self._gateway.terminate(30))
-            self._gateway.start()
-        self._wait_alive()
+        self.gateway = self._serve(GATEWAY, stack)
+        self.bare_http = self._serve(BARE_HTTP, stack)
 
     @property
     def gateway_core(self) -> int:
@@ -81,11 +87,11 @@ class Bench:
         """The gateway's keys."""
         return self._folder / "secrets"
 
-    def load(self, *, rate: float, seconds: float, connections: int = 64) -> Result:
-        """One run of the load; `gateway_cpu_s` is what the gateway needed for it. Raises RuntimeError if any failed."""
+    def load(self, served: Served, *, rate: float, seconds: float, connections: int = 64) -> Result:
+        """One run of the load; `cpu_s` is what the server needed for it. Raises RuntimeError if any request failed."""
         count = int((rate or MOST_PER_S) * seconds) + 1
         command = [sys.executable, "-m", "tests.benchmarks.feedback_load", "--secrets", str(self.secrets)]
-        command += ["--port", str(self._port), "--rate", str(rate), "--requests", str(count)]
+        command += ["--port", str(served.port), "--rate", str(rate), "--requests", str(count)]
         command += ["--seconds", str(seconds), "--connections", str(connections)]
         with self._on_core(self._cores[1:]):
             load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -93,11 +99,11 @@ class Bench:
         try:
             if load.stdout.readline() != "ready\n":
                 raise RuntimeError("the load did not start")
-            before = self._cpu_s()
+            before = _cpu_s(served)
             load.stdin.write("\n")
             load.stdin.flush()
             result: Result = json.loads(load.stdout.readline())
-            result["gateway_cpu_s"] = self._cpu_s() - before
+            result["cpu_s"] = _cpu_s(served) - before
             load.wait(30)
         finally:
             load.kill()
@@ -111,6 +117,18 @@ class Bench:
             )
         return result
 
+    def _serve(self, program: str, stack: ExitStack) -> Served:
+        """Starts a server on the gateway's core."""
+        port = free_port()
+        log = self._folder / f"{port}.log"
+        process = ManagedProcess([sys.executable, "-c", program], env=self._env(port), log_path=log)
+        with self._on_core(self._cores[:1]):
+            stack.callback(process.terminate, 30)
+            process.start()
+        served = Served(process=process, port=port)
+        _wait_alive(served)
+        return served
+
     @contextmanager
     def _on_core(self, cores: list[int]) -> Iterator[None]:
         """Children that are started inside run there."""
@@ -120,34 +138,41 @@ class Bench:
         finally:
             os.sched_setaffinity(0, self._cores)
 
-    def _env(self) -> Mapping[str, str]:
+    def _env(self, port: int) -> Mapping[str, str]:
         return {
             **os.environ,
             "THUMBLOOP_DEPLOYMENT__DATA_DIR": str(self._folder),
             "THUMBLOOP_DEPLOYMENT__LOG_LEVEL": "error",
             "THUMBLOOP_ACCESS__ANONYMOUS_CHAT": "true",
-            "THUMBLOOP_GATEWAY__PORT": str(self._port),
+            "THUMBLOOP_GATEWAY__PORT": str(port),
             "THUMBLOOP_GATEWAY__CONTROL_PORT": str(free_port()),
             "THUMBLOOP_GATEWAY__GENERATOR_ADDRESS": "127.0.0.1:1",
             "THUMBLOOP_GATEWAY__LEARNER_ADDRESS": "127.0.0.1:1",
             "THUMBLOOP_BUS__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
         }
 
-    def _wait_alive(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            if self._gateway.returncode is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the gateway does not serve; its log ends:\n{self._gateway.log_tail()}")
-            try:
-                httpx.get(f"http://127.0.0.1:{self._port}/healthz", timeout=1).raise_for_status()
-                return
-            except httpx.HTTPError:
-                time.sleep(0.1)
 
-    def _cpu_s(self) -> float:
-        """Processor time of the gateway so far, all threads, user and system."""
-        fields = Path(f"/proc/{self._gateway.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _wait_alive(served: Served) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if served.process.returncode is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"a server does not serve; its log ends:\n{served.process.log_tail()}")
+        try:
+            httpx.get(f"http://127.0.0.1:{served.port}/healthz", timeout=1).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+
+
+def _cpu_s(served: Served) -> float:
+    """Processor time of a process so far, all threads, user and system."""
+    fields = Path(f"/proc/{served.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_us(results: list[Result]) -> float:
+    """Processor time of the server for one request, median of runs."""
+    return statistics.median(1e6 * result["cpu_s"] / result["acknowledged"] for result in results)
 
 
 def run(folder: Path, *, seconds: float, rounds: int) -> tuple[dict[str, float], Steps]:
@@ -155,25 +180,26 @@ def run(folder: Path, *, seconds: float, rounds: int) -> tuple[dict[str, float],
     figures: dict[str, float] = {}
     with ExitStack() as stack:
         bench = Bench(folder, stack)
-        bench.load(rate=200, seconds=3)  # warms up both sides
+        bench.load(bench.gateway, rate=200, seconds=3)  # warms up both sides
         for rate in RATES:
-            result = bench.load(rate=rate, seconds=seconds)
+            result = bench.load(bench.gateway, rate=rate, seconds=seconds)
             figures |= {f"per_s_at_{rate}": result["per_s"], f"p50_ms_at_{rate}": result["p50_ms"]}
             figures |= {f"p99_ms_at_{rate}": result["p99_ms"]}
-        ours, bare = [], []
+        ours, bare, http = [], [], []
         for _ in range(rounds):
-            ours.append(bench.load(rate=0, seconds=seconds))
+            ours.append(bench.load(bench.gateway, rate=0, seconds=seconds))
+            http.append(bench.load(bench.bare_http, rate=0, seconds=seconds / 2))
             bare.append(bare_producer_rate(bench.bus_settings, core=bench.gateway_core, seconds=seconds / 2))
         figures["acknowledged_per_s"] = statistics.median(result["per_s"] for result in ours)
         figures["p50_ms_closed"] = statistics.median(result["p50_ms"] for result in ours)
         figures["p99_ms_closed"] = statistics.median(result["p99_ms"] for result in ours)
         figures["bare_producer_per_s"] = statistics.median(bare)
         figures["share_of_bare_producer"] = figures["acknowledged_per_s"] / figures["bare_producer_per_s"]
-        per_request = [1e6 * result["gateway_cpu_s"] / result["acknowledged"] for result in ours]
-        figures["gateway_cpu_us"] = statistics.median(per_request)
+        figures["gateway_cpu_us"] = _cpu_us(ours)
         figures["acknowledged_per_cpu_s"] = 1e6 / figures["gateway_cpu_us"]
         os.sched_setaffinity(0, {bench.gateway_core})
-        steps = asyncio.run(measure_steps(bench.bus_settings, bench.secrets))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the gateway has it
+            steps = {"HTTP server": _cpu_us(http), **runner.run(measure_steps(bench.bus_settings, bench.secrets))}
     return figures, steps
 
 
@@ -192,7 +218,8 @@ def show(figures: Mapping[str, float], steps: Steps) -> None:
     costs = Table("step", "processor µs a request", title="What a request costs")
     for name, micros in steps.items():
         costs.add_row(name, f"{micros:.0f}")
-    costs.add_row("HTTP, routing, metrics, threads: the rest", f"{figures['gateway_cpu_us'] - sum(steps.values()):.0f}")
+    rest = figures["gateway_cpu_us"] - sum(steps.values())
+    costs.add_row("service, middleware, metrics, switches of threads", f"{rest:.0f}")
     costs.add_row("all of it", f"{figures['gateway_cpu_us']:.0f}")
     console.print(costs)
     console.print(
@@ -211,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-feedback-") as folder:
         figures, steps = run(Path(folder), seconds=chosen.seconds, rounds=chosen.rounds)
     show(figures, steps)
-    figures |= {f"us_{name.replace(' ', '_')}": micros for name, micros in steps.items()}
+    figures |= {f"us_{name.lower().replace(' ', '_')}": micros for name, micros in steps.items()}
     print(write_figures("feedback", figures, AIMS, seconds=time.monotonic() - begun))
 
 

@@ -3,9 +3,11 @@
 A cell is one kind of store at one size: the store is bulk-loaded to the size, and then the next experiences are
 ingested (rollout and score), joined (a thumb each) and claimed by the real write path, in slices that alternate with a
 store of 100 thousand that is loaded anew. The ratio of the two rates is the cell's; the worst of the three kinds is
-what counts. A cell that has been measured is kept in `.bench/store-cells/`, and a store that is only half loaded is
-loaded further by the next run; one that a run was measuring when it was stopped is loaded again. Sizes beyond the
-disk's room are refused.
+what counts. Median and quartiles of the ratios of slices that were next to each other tell how much noise there was.
+
+A cell that has been measured is kept in `.bench/store-cells/`, and a store that is only half loaded is loaded further
+by the next run; one that a run was measuring when it was stopped is loaded again. Sizes beyond the disk's room are
+refused.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import quantiles
 
 from rich.console import Console
 from rich.table import Table
@@ -22,15 +26,39 @@ from rich.table import Table
 from services.shared.store.database import Database
 from tests.benchmarks.figures import write_figures
 from tests.benchmarks.store_places import BYTES_EACH, Places, fill, open_places, spoil, stored_bytes
-from tests.benchmarks.store_rates import KINDS, Side, measure
+from tests.benchmarks.store_rates import KINDS, Side, Spent, measure
 
 CELLS = Path(".bench") / "store-cells"
 SMALL = 100_000
 NAMES = {1_000_000: "1m", 10_000_000: "10m"}
+_OF_KIND = ("per_s", "ratio", "ratio_q1", "ratio_median", "ratio_q3")
+_OF_CELL = (
+    *(f"small_{kind}_per_s" for kind in KINDS),
+    "bytes_per_experience",
+    "small_bytes_per_experience",
+    "ready_count_ms",
+    "small_ready_count_ms",
+    "measured",
+    "warm_up",
+    "slice",
+)
 Cell = dict[str, float]
 
 
-def measure_cell(places: Places, size: int, count: int, slice_size: int) -> Cell:
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How many experiences of each store are measured, in slices of how many, after how many that do not count."""
+
+    warm_up: int
+    count: int
+    slice_size: int
+
+    def __post_init__(self) -> None:
+        if self.warm_up % self.slice_size or self.count % self.slice_size or self.count < 2 * self.slice_size:
+            raise SystemExit("--warm-up and --measure are whole slices, and at least two are measured.")
+
+
+def measure_cell(places: Places, size: int, protocol: Protocol) -> Cell:
     """Loads what is missing, then measures both stores in turn."""
     begun = time.monotonic()
     large, small = places.open(f"store_{size}"), _anew(places, "store_small")
@@ -45,12 +73,13 @@ def measure_cell(places: Places, size: int, count: int, slice_size: int) -> Cell
         }
         spoil(large)
         sides = (Side(large, size), Side(small, SMALL))
-        measure(sides, count=count, slice_size=slice_size, tell=lambda done: _tell(f"{size}: measured {done}", begun))
+        measure(sides, **asdict(protocol), tell=lambda done: _tell(f"{size}: at {done}", begun))
         for kind in KINDS:
-            rates = [side.spent[kind].rate for side in sides]
-            cell |= {f"{kind}_per_s": rates[0], f"small_{kind}_per_s": rates[1], f"{kind}_ratio": rates[0] / rates[1]}
-        cell |= {"measured": count, "rate_ratio": min(cell[f"{kind}_ratio"] for kind in KINDS)}
+            cell |= _rates(kind, *(side.spent[kind] for side in sides))
+        cell |= {"measured": protocol.count, "warm_up": protocol.warm_up, "slice": protocol.slice_size}
+        cell |= {"rate_ratio": min(cell[f"{kind}_ratio"] for kind in KINDS)}
         cell |= {"ready_count_ms": 1000 * sides[0].ready_count_s()}
+        cell |= {"small_ready_count_ms": 1000 * sides[1].ready_count_s()}
     finally:
         large.close()
         small.close()
@@ -59,7 +88,7 @@ def measure_cell(places: Places, size: int, count: int, slice_size: int) -> Cell
     return cell
 
 
-def run(kinds: list[str], sizes: list[int], folder: Path, count: int, slice_size: int) -> dict[str, Cell]:
+def run(kinds: list[str], sizes: list[int], folder: Path, protocol: Protocol) -> dict[str, Cell]:
     """All cells, those measured before as they were."""
     CELLS.mkdir(parents=True, exist_ok=True)
     cells: dict[str, Cell] = {}
@@ -69,7 +98,7 @@ def run(kinds: list[str], sizes: list[int], folder: Path, count: int, slice_size
             if not path.exists():
                 _check_room(folder, size)
                 with open_places(kind, folder) as places:
-                    cell = measure_cell(places, size, count, slice_size)
+                    cell = measure_cell(places, size, protocol)
                 path.write_text(json.dumps(cell, indent=2) + "\n", encoding="utf-8")
             cells[f"{kind}-{size}"] = json.loads(path.read_text(encoding="utf-8"))
     return cells
@@ -77,9 +106,8 @@ def run(kinds: list[str], sizes: list[int], folder: Path, count: int, slice_size
 
 def show(cells: dict[str, Cell]) -> None:
     """The table; ratios last."""
-    table = Table(
-        "store", "experiences", "n", "bytes each", *(f"{kind}/s (100k)" for kind in KINDS), "ready count", "ratio"
-    )
+    rates_of = (f"{kind}/s (100k)" for kind in KINDS)
+    table = Table("store", "experiences", "n", "bytes each", *rates_of, "ready count", "ratios (quartiles)")
     for name, cell in cells.items():
         rates = [f"{cell[f'{kind}_per_s']:.0f} ({cell[f'small_{kind}_per_s']:.0f})" for kind in KINDS]
         table.add_row(
@@ -89,7 +117,12 @@ def show(cells: dict[str, Cell]) -> None:
             f"{cell['bytes_per_experience']:.0f}",
             *rates,
             f"{cell['ready_count_ms']:.1f} ms",
-            " ".join(f"{cell[f'{kind}_ratio']:.2f}" for kind in KINDS) + f" = {cell['rate_ratio']:.2f}",
+            "\n".join(
+                f"{cell[f'{kind}_ratio']:.2f} ("
+                + "/".join(f"{cell[f'{kind}_ratio_{part}']:.2f}" for part in ("q1", "median", "q3"))
+                + ")"
+                for kind in KINDS
+            ),
         )
     Console(width=150).print(table)
 
@@ -101,11 +134,28 @@ def figures_of(cells: dict[str, Cell]) -> tuple[dict[str, float], dict[str, str]
         kind, _, size = name.partition("-")
         short = "postgres" if kind == "postgresql" else kind
         figures[f"rate_ratio_{NAMES.get(int(size), size)}_{short}"] = cell["rate_ratio"]
-        for key in (*(f"{kind}_per_s" for kind in KINDS), "bytes_per_experience", "ready_count_ms", "measured"):
+        for key in (*(f"{part}_{what}" for part in KINDS for what in _OF_KIND), *_OF_CELL):
             figures[f"{key}_{NAMES.get(int(size), size)}_{short}"] = cell[key]
     figures["bytes_per_experience"] = max(cell["small_bytes_per_experience"] for cell in cells.values())
     aims = {key: ">= 0.8" for key in figures if key.startswith("rate_ratio_")}
     return figures, aims
+
+
+def _rates(kind: str, large: Spent, small: Spent) -> Cell:
+    """Rates of both, their ratio, and the quartiles of the ratios of slices that were next to each other."""
+    ratios = [there / here for here, there in zip(large.slices, small.slices, strict=True)]
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return {
+        f"{kind}_per_s": large.rate,
+        f"small_{kind}_per_s": small.rate,
+        f"{kind}_ratio": large.rate / small.rate,
+        f"{kind}_ratio_q1": low,
+        f"{kind}_ratio_median": middle,
+        f"{kind}_ratio_q3": high,
+        f"{kind}_cpu_ms": 1000 * large.cpu_s / large.experiences,
+        f"small_{kind}_cpu_ms": 1000 * small.cpu_s / small.experiences,
+        f"{kind}_cpu_ratio": (small.cpu_s / small.experiences) / (large.cpu_s / large.experiences),
+    }
 
 
 def _anew(places: Places, name: str) -> Database:
@@ -133,11 +183,13 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", default=["sqlite", "postgresql"], choices=["sqlite", "postgresql"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[1_000_000, 10_000_000])
     parser.add_argument("--measure", type=int, default=100_000, help="experiences measured at each size")
-    parser.add_argument("--slice", type=int, default=2_000, help="experiences of one store before the other's turn")
+    parser.add_argument("--slice", type=int, default=500, help="experiences of one store before the other's turn")
+    parser.add_argument("--warm-up", type=int, default=6_000, help="experiences of each store that do not count")
     parser.add_argument("--folder", type=Path, default=Path(".bench") / "store-cells" / "stores")
     arguments = parser.parse_args()
     begun = time.monotonic()
-    cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), arguments.measure, arguments.slice)
+    protocol = Protocol(warm_up=arguments.warm_up, count=arguments.measure, slice_size=arguments.slice)
+    cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), protocol)
     show(cells)
     figures, aims = figures_of(cells)
     print(write_figures("store", figures, aims, seconds=time.monotonic() - begun))

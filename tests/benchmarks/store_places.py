@@ -22,7 +22,12 @@ BYTES_EACH = 4_500
 _LOADED = "bench_loaded"
 _READY = "bench_ready"
 _SPOILT = "bench_spoilt"
-POSTGRES_SETTINGS = {"max_wal_size": "8GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}
+POSTGRES_SETTINGS = {
+    "shared_buffers": "2GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+    "autovacuum_naptime": "10s",
+}
 
 
 class Places:
@@ -66,6 +71,8 @@ def open_places(kind: str, folder: Path) -> Iterator[Places]:
     if kind == "sqlite":
         yield Places(folder, None)
         return
+    with postgres_at(folder / "postgresql", **POSTGRES_SETTINGS):
+        """Some settings are for the next start."""
     with postgres_at(folder / "postgresql", **POSTGRES_SETTINGS) as server:
         yield Places(folder, server)
 

@@ -22,6 +22,7 @@ from services.shared.contracts.scores import encode_score
 from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES
 from services.shared.store.database import Database
 from services.shared.store.leases import Leases
+from tests.benchmarks.store_cpu import CpuClock
 from tests.benchmarks.store_rows import make_facts, version_of
 from tests.support.facts import DEPLOYMENT, at
 from tests.support.learner_store import ManualClock
@@ -37,10 +38,13 @@ PLACES = {topic: Place(topic, 0) for topic in (ROLLOUTS, SCORES, FEEDBACK)}
 
 @dataclass(kw_only=True)
 class Spent:
-    """Experiences and the seconds that they took."""
+    """Experiences and the seconds that they took; `slices`: of each slice by itself; `cpu_s`: of our process and the
+    server's that serves it, which other programs on the machine hardly change."""
 
     experiences: int = 0
     seconds: float = 0.0
+    cpu_s: float = 0.0
+    slices: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -58,6 +62,7 @@ class Side:
 
     def __post_init__(self) -> None:
         self._ingested = 0
+        self._cpu_s = CpuClock(self.database)
         self.clock = ManualClock(seconds=self.size * 0.1 + 3600)
         epoch = Leases(self.database, clock=self.clock, holder="bench", ttl_s=1e6).take(LEADER)
         self._experiences = SqlExperienceStore(
@@ -93,6 +98,8 @@ class Side:
         self._ingested = end
         self._time("join", len(facts), lambda: self._write(thumbs))
         self._claim(len(facts))
+        for spent in self.spent.values():
+            spent.slices.append(spent.seconds - sum(spent.slices))
 
     def ready_count_s(self) -> float:
         """Seconds of one count of what is ready."""
@@ -131,19 +138,20 @@ class Side:
             claimed += len(ids)
 
     def _time(self, kind: str, experiences: int, act: Callable[[], None]) -> None:
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), self._cpu_s()
         act()
         self.spent[kind].seconds += time.perf_counter() - begun
+        self.spent[kind].cpu_s += self._cpu_s() - cpu_begun
         self.spent[kind].experiences += experiences
 
 
-def measure(sides: Sequence[Side], *, count: int, slice_size: int, tell: Callable[[int], None]) -> None:
-    """One slice of each store to warm up, which does not count; then the next `count` experiences of each, slice by
-    slice in turn; the order changes with each slice."""
-    for side in sides:
-        side.slice(0, slice_size)
-        side.spent.update({kind: Spent() for kind in KINDS})
-    for turn, begin in enumerate(range(slice_size, slice_size + count, slice_size)):
+def measure(sides: Sequence[Side], *, warm_up: int, count: int, slice_size: int, tell: Callable[[int], None]) -> None:
+    """The first `warm_up` experiences of each store do not count; then the next `count` of each do, slice by slice in
+    turn; the order changes with each slice."""
+    for turn, begin in enumerate(range(0, warm_up + count, slice_size)):
+        if begin == warm_up:
+            for side in sides:
+                side.spent.update({kind: Spent() for kind in KINDS})
         for side in sides if turn % 2 == 0 else tuple(reversed(sides)):
             side.slice(begin, begin + slice_size)
-        tell(begin)
+        tell(begin + slice_size)

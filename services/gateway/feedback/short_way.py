@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.errors import error_response
+from services.gateway.errors import error_response, unexpected_response
 from services.gateway.feedback.accepting import FeedbackAcceptor
 from services.gateway.feedback.body import AnyStatement, FeedbackRequestBody
 from services.gateway.feedback.recent import Acknowledged
@@ -22,6 +22,7 @@ from services.shared.domain.errors import ThumbloopError
 
 PATH = "/v1/feedback"
 _JSON = (b"application/json", b"application/json; charset=utf-8")
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _statements: TypeAdapter[AnyStatement] = TypeAdapter(FeedbackRequestBody)
 
 
@@ -33,7 +34,7 @@ class _Route:
 
 
 class ShortWay:
-    """ASGI middleware, next to the application, so that the bounds and metrics of every request hold here too."""
+    """Stands around the application, inside of the bounds and metrics that hold for every request."""
 
     def __init__(self, app: ASGIApp, *, acceptor: FeedbackAcceptor) -> None:
         self._app = app
@@ -57,6 +58,9 @@ class ShortWay:
             acknowledged = await self._acceptor.accept(statement, traceparent=traceparent)
         except ThumbloopError as error:
             await error_response(error)(scope, receive, send)
+            return
+        except Exception as error:  # as the application answers what it did not foresee
+            await unexpected_response(error, method="POST", path=PATH)(scope, receive, send)
             return
         await _answer(acknowledged, send)
 
@@ -87,8 +91,8 @@ def _right_statement(messages: list[Message]) -> AnyStatement | None:
         return None
     body = b"".join(message.get("body", b"") for message in messages)
     try:
-        return _statements.validate_python(json.loads(body))
-    except (ValueError, RecursionError):
+        return _statements.validate_json(body)
+    except ValueError:
         return None
 
 
@@ -99,7 +103,7 @@ async def _answer(acknowledged: Acknowledged, send: Send) -> None:
         "state": str(acknowledged.state),
         "revision": feedback.revision,
     }
-    body = json.dumps(told, separators=(",", ":")).encode()
+    body = _json(told).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

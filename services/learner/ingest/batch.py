@@ -70,7 +70,7 @@ class BatchWriter:
             for place, to in moved.items():
                 self._positions.advance(connection, held[place], to=to)
             facts = [item.fact for item in items]
-            lock_experiences(connection, {(fact.rollout_id, fact.meta.tenant) for fact in facts if fact is not None})
+            lock_experiences(connection, {fact.rollout_id for fact in facts if fact is not None})
             store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])
             store_scores(connection, [fact for fact in facts if isinstance(fact, Score)])
             store_feedback(connection, [fact for fact in facts if isinstance(fact, Feedback)])

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, select
 
 from services.shared.store.tables import experiences
 from services.shared.store.upsert import chunks
 
 
-def lock_experiences(connection: Connection, touched: Iterable[tuple[str, str]]) -> None:
-    """Holds the rows of these (rollout id, tenant) until the transaction ends."""
+def lock_experiences(connection: Connection, touched: Iterable[str]) -> None:
+    """Holds the rows of these rollout ids, of all tenants, until the transaction ends.
+
+    (The planner takes a list of single values down the key at once; of pairs it makes a condition each.)
+    """
     if connection.dialect.name != "postgresql":
         return
-    key = tuple_(experiences.c.rollout_id, experiences.c.tenant)
     for some in chunks(sorted(set(touched))):
-        query = select(experiences.c.rollout_id).where(key.in_(some))
+        query = select(experiences.c.rollout_id).where(experiences.c.rollout_id.in_(some))
         connection.execute(query.order_by(experiences.c.rollout_id, experiences.c.tenant).with_for_update()).all()

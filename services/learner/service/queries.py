@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from services.learner.service.remembered import Remembered
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
 from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
 from services.learner.state.queries.thumb_to_token import (
-    ThumbTimes,
     ThumbToToken,
     percentile,
     summarise,
@@ -25,12 +24,13 @@ from services.shared.domain.release import ReleaseKind
 from services.shared.store.database import Database
 
 THUMB_TIMES_AGE = timedelta(seconds=2)
-"""Thumb times are computed from all thumbs; answers may be this old."""
+"""Thumb times are computed from all thumbs; answers may be this old, or older where that takes long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where training and releases stand, as far as the store knows."""
+    """Where training and releases stand, as far as the store knows; totals and times as of a moment ago (`Remembered`:
+    the more rows there are, the longer ago)."""
 
     policy_version: str
     reward_model_version: str
@@ -58,8 +58,8 @@ class LearnerQueries:
         self._candidates = candidates
         self._fates = FeedbackFates(database, clock=clock, join_window_s=join_window_s, orphan_after_s=orphan_after_s)
         self._views = ReleaseViews(database)
-        self._times: tuple[datetime, list[ThumbTimes]] | None = None
-        self._lock = threading.Lock()
+        self._totals = Remembered(lambda _now: read_totals(database), clock=clock)
+        self._thumb_times = Remembered(lambda now: thumb_times(database, now=now), clock=clock, least=THUMB_TIMES_AGE)
 
     def status(self) -> Status:
         """See `Status`. Versions are empty before release 0."""
@@ -68,7 +68,7 @@ class LearnerQueries:
         return Status(
             policy_version=policy.version if policy else "",
             reward_model_version=reward_model.version if reward_model else "",
-            totals=read_totals(self._database),
+            totals=self._totals(),
             ready=self._experiences.ready_count(policy_version=policy.version) if policy else 0,
             thumb_to_token=summarise(self._thumb_times()),
         )
@@ -101,10 +101,3 @@ class LearnerQueries:
         if mine:
             view.metrics["thumb_to_token_p50_s"] = percentile(mine, 0.5)
         return view
-
-    def _thumb_times(self) -> list[ThumbTimes]:
-        now = self._clock()
-        with self._lock:
-            if self._times is None or now - self._times[0] > THUMB_TIMES_AGE:
-                self._times = (now, thumb_times(self._database, now=now))
-            return self._times[1]

@@ -22,6 +22,8 @@ RECONNECT_BACKOFF_MAX_MS = 1_000
 DIAGNOSIS_INTERVAL_S = 10.0
 """The cause of a failure is looked for at most so often; it takes a few connections of its own."""
 RETRY_AFTER_S = 1.0
+LINGER_MS = 3
+"""How long an event waits for others to share its request, each of which costs the client as much as many events."""
 RECORD_OVERHEAD_BYTES = 16_384
 """Room for key, headers and framing above the largest event."""
 
@@ -79,6 +81,7 @@ class KafkaConnection:
             # A request must be given up before its batch is, or the batch's fate stays unknown to the client.
             request_timeout_ms=max(1, ack_ms * 6 // 10),
             delivery_timeout_ms=ack_ms,
+            linger_ms=LINGER_MS,
             max_block_ms=max(1, min(ack_ms, BOOTSTRAP_TIMEOUT_MS)),
             allow_auto_create_topics=False,
             metrics_enabled=False,

@@ -1,8 +1,8 @@
 """The producer's side of the bus.
 
-`send` only puts an event into a bounded queue, for everything in kafka-python may block: the constructor until Kafka
-answers, the producer's own `send` until it has metadata. A *hand-over* thread does that. A *deadline* thread fails the
-future of an event that was not acknowledged in time; an event already handed over keeps its place in the bound until
+`send` and `publish` only put an event into a bounded queue, for everything in kafka-python may block: the constructor
+until Kafka answers, the producer's own `send` until it has metadata. A *hand-over* thread does that. A *deadline*
+thread fails an event that was not acknowledged in time; an event already handed over keeps its place in the bound until
 Kafka's client has let go of it, so that nothing piles up there while Kafka is away.
 
 A producer that can send no more is *broken*: it is closed, another is made, and what it had not sent goes first, in its
@@ -16,9 +16,11 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kafka.errors import (
@@ -30,11 +32,14 @@ from kafka.errors import (
 
 from services.shared.bus.interface import OutgoingEvent, Record
 from services.shared.bus.kafka_connection import RETRY_AFTER_S, KafkaConnection
+from services.shared.bus.loop_outcomes import LoopOutcomes
 from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
 
 RECONNECT_INTERVAL_S = 0.2
 CLOSE_BROKEN_S = 1.0
 """How long a broken producer may take to let go of what it still holds; the rest goes again."""
+
+Outcome = Record | ThumbloopError
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -43,9 +48,10 @@ class _Pending:
 
     event: OutgoingEvent
     deadline: float
-    future: Future[Record] = field(default_factory=Future)
+    tell: Callable[[Outcome], None]
+    """Whoever waits hears of the outcome, once. Called without the lock: it may be anybody's code."""
     settled: bool = False
-    """The future has its result."""
+    """The outcome is known."""
     handed_over: bool = False
     number: int = 0
     """Order of admission."""
@@ -74,6 +80,8 @@ class KafkaPublisher:
         self._stopped = False
         self._producer: Any = None
         self._broken = False
+        self._loops: dict[asyncio.AbstractEventLoop, LoopOutcomes[Record]] = {}
+        """Loops in which somebody publishes: one in a process, and others only in tests."""
         self._threads = [
             threading.Thread(target=self._hand_over_all, name=f"{client_id}-hand-over", daemon=True),
             threading.Thread(target=self._watch_deadlines, name=f"{client_id}-deadlines", daemon=True),
@@ -83,17 +91,22 @@ class KafkaPublisher:
 
     def send(self, event: OutgoingEvent) -> Future[Record]:
         """See `Publisher`."""
-        pending = _Pending(event=event, deadline=time.monotonic() + self._settings.ack_timeout_s)
+        future: Future[Record] = Future()
         # From here on nobody can cancel it: the event is on its way whether or not someone still waits.
-        pending.future.set_running_or_notify_cancel()
-        refusal = self._admit(pending)
+        future.set_running_or_notify_cancel()
+        refusal = self._admit(event, partial(_tell_future, future))
         if refusal is not None:
-            pending.future.set_exception(refusal)
-        return pending.future
+            future.set_exception(refusal)
+        return future
 
     async def publish(self, event: OutgoingEvent) -> Record:
         """See `Publisher`."""
-        return await asyncio.wrap_future(self.send(event))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Record] = loop.create_future()
+        refusal = self._admit(event, partial(self._outcomes_of(loop).tell, future))
+        if refusal is not None:
+            raise refusal
+        return await future
 
     def close(self, timeout_s: float) -> None:
         """See `Publisher`."""
@@ -114,11 +127,21 @@ class KafkaPublisher:
 
     # --- admission and results
 
-    def _admit(self, pending: _Pending) -> ThumbloopError | None:
+    def _outcomes_of(self, loop: asyncio.AbstractEventLoop) -> LoopOutcomes[Record]:
+        known = self._loops.get(loop)
+        if known is None:
+            with self._lock:
+                open_loops = {each: way for each, way in self._loops.items() if not each.is_closed()}
+                self._loops = open_loops | {loop: open_loops.get(loop) or LoopOutcomes(loop)}
+                known = self._loops[loop]
+        return known
+
+    def _admit(self, event: OutgoingEvent, tell: Callable[[Outcome], None]) -> ThumbloopError | None:
         """Puts it into the queue, or says why not."""
-        size, most = len(pending.event.value), self._settings.max_event_bytes
+        size, most = len(event.value), self._settings.max_event_bytes
         if size > most:
-            return _too_large(pending.event, f"at most {most} bytes are taken")
+            return _too_large(event, f"at most {most} bytes are taken")
+        pending = _Pending(event=event, deadline=time.monotonic() + self._settings.ack_timeout_s, tell=tell)
         with self._lock:
             if self._closing:
                 return Unavailable("This publisher is closed.", reason="PUBLISHER_CLOSED")
@@ -141,13 +164,13 @@ class KafkaPublisher:
                 self._timing.notify()
         return None
 
-    def _finish(self, pending: _Pending, outcome: Record | ThumbloopError) -> None:
-        """Kafka's client is done with it: frees its place and, unless the deadline came first, gives the result."""
+    def _finish(self, pending: _Pending, outcome: Outcome) -> None:
+        """Kafka's client is done with it: frees its place and, unless the deadline came first, tells of the outcome."""
         with self._lock:
             self._free_place()
             late, pending.settled = pending.settled, True
         if not late:
-            _settle(pending, outcome)
+            pending.tell(outcome)
 
     def _free_place(self) -> None:
         """Called under the lock."""
@@ -163,8 +186,7 @@ class KafkaPublisher:
                 with self._lock:
                     self._work.wait_for(lambda: self._stopped, RECONNECT_INTERVAL_S)
                 continue
-            pending = self._next()
-            if pending is not None:
+            while (pending := self._next()) is not None:
                 self._hand_over(pending)
 
     def _wait_for_work(self) -> bool:
@@ -196,8 +218,12 @@ class KafkaPublisher:
         return True
 
     def _next(self) -> _Pending | None:
-        """The next event whose deadline has not passed; those that went wrong with a broken producer come first."""
+        """The next event whose deadline has not passed; those that went wrong with a broken producer come first.
+        None: there is none, or no producer to give it to.
+        """
         with self._lock:
+            if self._stopped or self._broken:
+                return None
             for queue in (self._again, self._queue):
                 while queue:
                     pending = queue.popleft()
@@ -286,7 +312,7 @@ class KafkaPublisher:
                     wait = self._by_deadline[0].deadline - time.monotonic() if self._by_deadline else None
                     self._timing.wait(wait)
             for pending in expired:
-                _settle(pending, self._connection.unavailable(f"sending to {pending.event.topic}"))
+                pending.tell(self._connection.unavailable(f"sending to {pending.event.topic}"))
 
     def _take_expired(self, now: float) -> list[_Pending]:
         """All have the same time-out, so the queue is in the order of deadlines."""
@@ -307,15 +333,14 @@ class KafkaPublisher:
             for pending in rest:
                 pending.settled = True
         for pending in rest:
-            _settle(pending, Unavailable("The publisher was closed before Kafka had it.", reason="PUBLISHER_CLOSED"))
+            pending.tell(Unavailable("The publisher was closed before Kafka had it.", reason="PUBLISHER_CLOSED"))
 
 
-def _settle(pending: _Pending, outcome: Record | ThumbloopError) -> None:
-    """Outside the lock: a future's callbacks are anybody's code."""
+def _tell_future(future: Future[Record], outcome: Outcome) -> None:
     if isinstance(outcome, Record):
-        pending.future.set_result(outcome)
+        future.set_result(outcome)
     else:
-        pending.future.set_exception(outcome)
+        future.set_exception(outcome)
 
 
 def _too_large(event: OutgoingEvent, bound: str) -> InvalidInput:

@@ -19,6 +19,9 @@ DomainT = TypeVar("DomainT", bound=StrEnum)
 ValueT = TypeVar("ValueT", bound=int)
 ValueT_co = TypeVar("ValueT_co", bound=int, covariant=True)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_S = 86_400
+
 
 def encode(fact: FactT, to_proto: Callable[[FactT], Message]) -> bytes:
     """Bytes of an event, the same for the same fact. Raises InvalidInput for a fact that no reader would take."""
@@ -43,9 +46,8 @@ def time_to_proto(field: str, value: datetime) -> Timestamp:
     """A Timestamp, to the microsecond."""
     if value.tzinfo is None:
         raise InvalidInput(f"{field} has no time zone; give it in UTC.", reason="NAIVE_TIME", field=field)
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_S + since.seconds, nanos=since.microseconds * 1000)
 
 
 def time_from_proto(field: str, stamp: Timestamp) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -80,14 +80,14 @@ BODY_KINDS: dict[type[FeedbackBody], FeedbackKind] = {
     Edit: FeedbackKind.EDIT,
     Comment: FeedbackKind.COMMENT,
 }
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def body_digest(body: FeedbackBody | None) -> str:
     """Hex sha256 of the body's canonical JSON; "" for no body. Breaks ties between equal revisions."""
     if body is None:
         return ""
-    canonical = json.dumps({BODY_KINDS[type(body)]: asdict(body)}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical({BODY_KINDS[type(body)]: vars(body)}).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

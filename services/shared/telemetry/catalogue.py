@@ -121,7 +121,7 @@ _SPECS = (
         unit="bytes",
         rooms=GATEWAY,
         help="Size of these items.",
-        operator="Near `gateway.spool.max_bytes`: feedback is about to get 503; mend Kafka, or raise it and the volume.",
+        operator="Near `gateway.spool.max_bytes`: feedback is about to get 503; mend Kafka, or give it more room.",
     ),
     MetricSpec(
         name="thumbloop_gateway_spool_oldest_seconds",

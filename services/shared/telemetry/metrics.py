@@ -17,6 +17,7 @@ from services.shared.telemetry.catalogue import CATALOGUE, MetricSpec
 
 Instrument = Counter | Gauge | Histogram
 _I = TypeVar("_I", Counter, Gauge, Histogram)
+_J = TypeVar("_J", Counter, Histogram)
 _CLASSES: dict[str, type[Counter] | type[Gauge] | type[Histogram]] = {
     "counter": Counter,
     "gauge": Gauge,
@@ -31,6 +32,9 @@ class Metrics:
         """With a `room`, that room's metrics exist from the start (those without labels at 0), else at first use."""
         self.registry = registry or CollectorRegistry()
         self._instruments: dict[str, Instrument] = {}
+        self._used: dict[tuple[str, ...], Counter | Histogram] = {}
+        """Counters and histograms by name and labels as they were given, which are never removed; so each is checked
+        and looked up once, not at every event."""
         self._lock = threading.Lock()
         for spec in CATALOGUE.values():
             if room in spec.rooms:
@@ -38,8 +42,7 @@ class Metrics:
 
     def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Adds to a counter. `labels` are exactly those of the catalogue."""
-        instrument = self._find(name, Counter, labels)
-        (instrument.labels(**labels) if labels else instrument).inc(amount)
+        self._labelled(name, Counter, labels).inc(amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Sets a gauge."""
@@ -65,8 +68,7 @@ class Metrics:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Adds an observation to a histogram."""
-        instrument = self._find(name, Histogram, labels)
-        (instrument.labels(**labels) if labels else instrument).observe(value)
+        self._labelled(name, Histogram, labels).observe(value)
 
     def value(self, name: str, **labels: str) -> float | None:
         """The present value of a counter or gauge; None where it has none. For tests and status pages."""
@@ -87,6 +89,16 @@ class Metrics:
                 reason="PORT_TAKEN",
             ) from error
         return MetricsServer(server, thread)
+
+    def _labelled(self, name: str, cls: type[_J], labels: dict[str, str]) -> _J:
+        used = (name, *labels, *labels.values())
+        known = self._used.get(used)
+        if isinstance(known, cls):
+            return known
+        instrument = self._find(name, cls, labels)
+        child: _J = instrument.labels(**labels) if labels else instrument
+        self._used[used] = child
+        return child
 
     def _find(self, name: str, cls: type[_I], labels: dict[str, str]) -> _I:
         spec = CATALOGUE.get(name)

@@ -14,7 +14,7 @@ from tests.benchmarks.chaos.verdict import FINAL
 
 AT_ONCE = 8
 ROUND_S = 1.0
-ORPHANS_WAIT_S = 10.0
+ORPHANS_WAIT_S = 5.0
 
 
 async def final_states(

@@ -108,17 +108,20 @@ class TestClaims:
         self, on_postgresql: Stores, clock: ManualClock
     ) -> None:
         learner = filled(on_postgresql.open(), clock)
-        taken = threading.Event()
+        under_way, taken = threading.Event(), threading.Event()
 
         def take() -> None:
+            assert under_way.wait(60)
             LearnerStore(on_postgresql_again, clock)
             taken.set()
 
         on_postgresql_again = on_postgresql.open()
         with in_background(take) as failures:
             with fenced_write(on_postgresql.open(), learner.epoch, alone=False) as connection:
+                under_way.set()
                 held = connection.scalar(select(experiences.c.rollout_id).limit(1))
                 assert held
+                assert not taken.is_set()
             assert taken.wait(60)
         assert failures == []
         with pytest.raises(Fenced):

@@ -186,7 +186,9 @@ class TestApacheKafka:
                     name for name in sent if name[0] == rollout
                 ]
             assert not room.outage.running
-            assert room.metrics.value("thumbloop_gateway_spool_drained_total") == 15
+            async with asyncio.timeout(10):  # counted after the disk let go of them
+                while room.metrics.value("thumbloop_gateway_spool_drained_total") != 15:
+                    await asyncio.sleep(0.01)
             assert await room.sink.store(make_thumb("after", rollout="a")) is FeedbackState.ACCEPTED
 
     async def test_it_drains_what_an_earlier_run_left(self, tmp_path: Path) -> None:

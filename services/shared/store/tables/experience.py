@@ -67,6 +67,10 @@ rollout_versions = Table(
     sqlite_with_rowid=False,
 )
 
+_WAITING = text("end_time IS NULL")
+"""The few whose rollout has not come: an index of all end times would cost each experience its share, and leads a
+planner that wants the newest of a version astray."""
+
 experiences = Table(
     "experiences",
     metadata,
@@ -82,7 +86,7 @@ experiences = Table(
     Column("lease_until", UtcTime),
     Column("stale_reason", ExactText, nullable=False, server_default=text("''")),
     Index("ix_experiences_ready", "state", "eligible", "scored", "oldest_version", "end_time", "rollout_id"),
-    Index("ix_experiences_end_time", "end_time"),
+    Index("ix_experiences_waiting", "rollout_id", sqlite_where=_WAITING, postgresql_where=_WAITING),
     sqlite_with_rowid=False,
 )
 

@@ -1,7 +1,8 @@
 """The tenant in the keys of what is told about a rollout, keys in the order of time, text compared by code points.
 
 On PostgreSQL every text column gets the collation "C"; SQLite has no other. Rows stay as they are: until now a rollout
-id stood once in each of these tables.
+id stood once in each of these tables. An index of the few experiences without a rollout takes the place of one of all
+end times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _KEYS: tuple[tuple[str, list[str], dict[str, bool]], ...] = (
 def upgrade() -> None:
     """To this version."""
     op.drop_index("ix_experiences_ready", table_name="experiences")
+    op.drop_index("ix_experiences_end_time", table_name="experiences")
     op.drop_index("ix_feedback_slots_rollout", table_name="feedback_slots")
     if op.get_bind().dialect.name == "postgresql":
         _collate_by_code_points()
@@ -37,6 +39,10 @@ def upgrade() -> None:
         "ix_experiences_ready",
         "experiences",
         ["state", "eligible", "scored", "oldest_version", "end_time", "rollout_id"],
+    )
+    waiting = sa.text("end_time IS NULL")
+    op.create_index(
+        "ix_experiences_waiting", "experiences", ["rollout_id"], sqlite_where=waiting, postgresql_where=waiting
     )
     op.create_index("ix_feedback_slots_rater", "feedback_slots", ["tenant", "rater_id"])
     op.create_index("ix_reference_passes_event_time", "reference_passes", ["event_time", "rollout_id"])
