@@ -13,6 +13,10 @@ from services.learner.reward_training.train_heads import train_heads
 from services.shared.reward_heads.heads import RewardHeads
 from services.shared.reward_heads.scoring import score
 
+KNOWN_TO_CHUNK = 20
+"""A chunk is at least a twentieth of what was known: less would not change the heads, and each fit costs the more, the
+more thumbs there are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RewardCycle:
@@ -39,7 +43,7 @@ class RewardTrainer:
         before it. Heads that know nothing predict nothing, so they are not tested.
         """
         seen = list(known)
-        size = max(self._settings.chunk, -(-len(new) // self._settings.most_chunks))
+        size = max(self._settings.chunk, -(-len(new) // self._settings.most_chunks), len(known) // KNOWN_TO_CHUNK)
         for start in range(0, len(new), size):
             chunk = new[start : start + size]
             if not heads.knows_nothing:

@@ -87,6 +87,19 @@ def test_a_backlog_is_tested_in_a_bounded_number_of_trainings(monkeypatch: pytes
     assert len(trained) == 16 and trained[-1] == 1000
 
 
+def test_where_much_is_known_few_new_thumbs_make_few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training costs what all thumbs cost: 48 new ones in chunks of eight would make six of them."""
+    trainings = []
+
+    def count(thumbs: ThumbTable, settings: RewardTrainingSettings) -> RewardHeads:
+        trainings.append(len(thumbs.rollout_ids))
+        return RewardHeads.zero(FEATURES)
+
+    monkeypatch.setattr(reward_trainer, "train_heads", count)
+    RewardTrainer(SETTINGS).cycle(RewardHeads.zero(FEATURES), _thumbs(600), _thumbs(48, seed=1))
+    assert trainings == [630, 648]
+
+
 def test_one_rater_is_capped() -> None:
     features = np.zeros(2)
     thumbs = [
