@@ -66,7 +66,8 @@ class TestGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         try:
             async for part in self._parts(request, context):
                 yield part
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
+            # While a word is being made; or while one is being sent, where whoever drew the words closes this.
             self.cancelled.append(request.rollout_id)
             raise
         finally:
