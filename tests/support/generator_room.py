@@ -85,7 +85,15 @@ class GeneratorHarness:
     stub: generator_pb2_grpc.GeneratorServiceAsyncStub
     channel: grpc.aio.Channel
     metrics: Metrics
+    ending: asyncio.Event
+    watching: asyncio.Task[str]
     versions: list[str] = field(default_factory=list)
+
+    async def drain(self, grace_s: float) -> None:
+        """As the process ends: nobody watches for dead parts any more, then the room drains."""
+        self.ending.set()
+        await self.watching
+        await self.room.drain(grace_s)
 
     async def announce(self) -> str:
         """Writes the next release and announces it; returns its version at once."""
@@ -211,6 +219,8 @@ async def generator_room(
         stub=generator_pb2_grpc.GeneratorServiceStub(channel),
         channel=channel,
         metrics=metrics,
+        ending=ending,
+        watching=watching,
     )
     try:
         if live:

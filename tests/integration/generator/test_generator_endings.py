@@ -135,6 +135,6 @@ async def test_draining_answers_and_records_what_was_accepted(memory_bus: Bus, t
         requests = [generate_request(max_tokens=30, seed=index) for index in range(10)]
         answers = [asyncio.create_task(generator.answer(request)) for request in requests]
         await until(lambda: generator.room.admission.running == 10)
-        await generator.room.drain(20.0)
+        await generator.drain(20.0)
         assert len(await asyncio.gather(*answers)) == 10
         assert len(await generator.rollouts(10)) == 10
