@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 from rich.console import Console
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from services.cli.learner_connection import credential
 from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES, load_topic_pages
@@ -182,25 +183,29 @@ def _call(
 ) -> dict[str, Any]:
     """The answer's body. Raises ThumbloopError with the gateway's own words, Unavailable where none answers."""
     given = {name: value for name, value in parameters.items() if value}
-    for attempt in range(attempts):
-        try:
-            response = client.request(method, path, params=given, timeout=timeout_s)
-        except httpx.TransportError as error:
-            if attempt + 1 < attempts:
-                time.sleep(LOOK_INTERVAL_S)
-                continue
-            raise Unavailable(
-                f"No gateway answers on the control port {client.base_url} ({error}). Start one (`thumbloop up`) or "
-                "name it with --url."
-            ) from error
-        if response.status_code >= 500 and attempt + 1 < attempts:
-            time.sleep(LOOK_INTERVAL_S)
-            continue
-        if response.is_error:
-            raise _refused(response)
-        body: dict[str, Any] = response.json()
-        return body
-    raise AssertionError("every attempt answers or raises")
+    retrying = Retrying(
+        retry=retry_if_exception_type(Unavailable),
+        stop=stop_after_attempt(attempts),
+        wait=wait_fixed(LOOK_INTERVAL_S),
+        reraise=True,
+    )
+    return retrying(_call_once, client, method, path, given, timeout_s)
+
+
+def _call_once(
+    client: httpx.Client, method: str, path: str, parameters: dict[str, str], timeout_s: float
+) -> dict[str, Any]:
+    try:
+        response = client.request(method, path, params=parameters, timeout=timeout_s)
+    except httpx.TransportError as error:
+        raise Unavailable(
+            f"No gateway answers on the control port {client.base_url} ({error}). Start one (`thumbloop up`) or "
+            "name it with --url."
+        ) from error
+    if response.is_error:
+        raise _refused(response)
+    body: dict[str, Any] = response.json()
+    return body
 
 
 def _refused(response: httpx.Response) -> ThumbloopError:

@@ -77,7 +77,7 @@ class ManagedProcess:
         while (code := self.returncode) is None:
             if time.monotonic() >= deadline:
                 raise Unavailable(f"{self.argv[0]} (pid {self.pid}) did not end within {timeout_s:g} s.")
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # the exit may be reaped by another thread, so it is looked at, not waited for
         return code
 
     def terminate(self, timeout_s: float) -> int:

@@ -135,7 +135,7 @@ class Supervisor:
                 if asked[room]():
                     self._report(f"{room} is ready")
                     waiting.remove(room)
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # health is asked, not told
 
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):

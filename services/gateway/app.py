@@ -66,7 +66,7 @@ def control_app(*, routers: Sequence[APIRouter], metrics: Metrics) -> FastAPI:
 
 
 def _app(title: str, description: str, routers: Sequence[APIRouter]) -> FastAPI:
-    app = FastAPI(
+    app = _Described(
         title=title,
         description=description,
         version=version("thumbloop"),
@@ -76,20 +76,17 @@ def _app(title: str, description: str, routers: Sequence[APIRouter]) -> FastAPI:
     install_error_handlers(app)
     for router in routers:
         app.include_router(router)
-    _describe_truly(app)
     return app
 
 
-def _describe_truly(app: FastAPI) -> None:
+class _Described(FastAPI):
     """FastAPI describes a wrong request's answer as 422 in a shape of its own; here it is 400, as documented."""
-    describe = app.openapi
 
-    def openapi() -> dict[str, Any]:
-        description = describe()
+    def openapi(self) -> dict[str, Any]:
+        """The description as served."""
+        description = super().openapi()
         for operation in (operation for path in description["paths"].values() for operation in path.values()):
             operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             description["components"]["schemas"].pop(name, None)
         return description
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -47,8 +47,8 @@ async def serve(settings: Settings, bus: Bus, stop: asyncio.Event | None = None)
     gateway.acknowledger.start()
     gateway.orders.start()
     try:
-        await gateway.public.start()
         await gateway.control.start()
+        await gateway.public.start()  # last: who sees it open finds everything open
         get_logger().info("gateway_started", url=f"http://{settings.gateway.host}:{settings.gateway.port}/")
         await stop.wait()
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.routing import Mount
+from starlette.types import Scope
 
 WEB = Path(__file__).parent / "web"
 _HEADERS = {
@@ -21,11 +23,13 @@ _HEADERS = {
 class WebFiles(StaticFiles):
     """Files of the page; `no-cache` makes browsers ask whether they changed."""
 
-    def file_response(self, *args: object, **kwargs: object) -> FileResponse:
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
         """Adds the headers."""
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(_HEADERS)
-        return response  # type: ignore[return-value]
+        return response
 
 
 def page_router() -> APIRouter:

@@ -45,13 +45,13 @@ class HttpServer:
             while not await _accepts(self._host, self._port):
                 if self._task.done():
                     self._task.result()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # granian tells nobody when it listens
 
     async def stop(self, timeout_s: float) -> None:
         """Closes the port; connections that are still busy after the timeout are cut."""
         if self._task is None:
             return
-        self._server.stop()  # type: ignore[no-untyped-call]
+        self._server.stop()  # type: ignore[no-untyped-call]  # granian leaves its return value out
         await asyncio.wait({self._task}, timeout=timeout_s)
         self._task.cancel()
 

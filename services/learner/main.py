@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from thumbloop.learner.v1 import learner_pb2_grpc
 
 from services.learner.access.key_table import ApiKeyTable

@@ -63,7 +63,7 @@ class Broker(ABC):
                 raise Unavailable(
                     f"The broker did not serve within {timeout_s:g} s; its log ends:\n{process.log_tail()}"
                 )
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # a port tells nobody when it is open
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """In good order, nothing is lost; SIGKILL after the timeout. Twice is once."""

@@ -29,13 +29,20 @@ class TrainerStatus(Protocol):
     """What the trainer says of itself; `reward_auroc*` None: too few thumbs."""
 
     @property
-    def phase(self) -> str: ...  # noqa: D102
+    def phase(self) -> str:
+        """What it does."""
+
     @property
-    def waiting_reason(self) -> str: ...  # noqa: D102
+    def waiting_reason(self) -> str:
+        """Why the policy does not learn; empty: it does."""
+
     @property
-    def reward_auroc(self) -> float | None: ...  # noqa: D102
+    def reward_auroc(self) -> float | None:
+        """Prequential."""
+
     @property
-    def reward_auroc_low95(self) -> float | None: ...  # noqa: D102
+    def reward_auroc_low95(self) -> float | None:
+        """Lower end of its 95% interval."""
 
 
 class LearnerServicer(AccessMethods, ForgettingMethods, learner_pb2_grpc.LearnerServiceServicer):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -61,7 +62,7 @@ def s3_backend(endpoint: str, bucket: str) -> Backend:
     import urllib.request
 
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=10).close()
-    config = {
+    config: Any = {
         "endpoint": endpoint,
         "region": "us-east-1",
         "access_key_id": "test",
@@ -69,8 +70,8 @@ def s3_backend(endpoint: str, bucket: str) -> Backend:
         "virtual_hosted_style_request": False,
     }
     url = f"s3://{bucket}/some/prefix"
-    objects = S3Store.from_url(url, config=config, client_options={"allow_http": True})  # type: ignore[arg-type]
-    return Backend(store=CheckpointStore(url, s3=config), objects=objects)  # type: ignore[arg-type]
+    objects = S3Store.from_url(url, config=config, client_options={"allow_http": True})
+    return Backend(store=CheckpointStore(url, s3=config), objects=objects)
 
 
 @pytest.fixture(params=["local", "s3"])

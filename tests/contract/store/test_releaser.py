@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -68,8 +69,8 @@ class Office:
         for _ in range(3):
             self.releaser.step()
 
-    def submit(self, number: int, **values: object) -> Candidate:
-        candidate = self.learner.candidate(number, **values)  # type: ignore[arg-type]
+    def submit(self, number: int, **values: Any) -> Candidate:
+        candidate = self.learner.candidate(number, **values)
         self.learner.candidates.submit(candidate)
         return candidate
 

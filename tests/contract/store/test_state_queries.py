@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import select
 
@@ -38,13 +40,13 @@ def fate(learner: LearnerStore, feedback_id: str, tenant: str = "default") -> Fe
     return fates.find(tenant=tenant, feedback_id=feedback_id)
 
 
-def ingest(learner: LearnerStore, *facts: object) -> None:
-    ingest_facts(learner.database, learner.clock, list(facts))  # type: ignore[arg-type]
+def ingest(learner: LearnerStore, *facts: Any) -> None:
+    ingest_facts(learner.database, learner.clock, list(facts))
 
 
-def release(learner: LearnerStore, number: int, *, publish_at: float = 0.0, **values: object) -> None:
+def release(learner: LearnerStore, number: int, *, publish_at: float = 0.0, **values: Any) -> None:
     """Claims what it needs, commits, publishes."""
-    candidate = learner.candidate(number, **values)  # type: ignore[arg-type]
+    candidate = learner.candidate(number, **values)
     if candidate.kind is ReleaseKind.POLICY and candidate.rollout_ids:
         learner.experiences.claim(
             limit=len(candidate.rollout_ids),
@@ -228,9 +230,9 @@ class TestReleaseViews:
 
 
 class TestAcknowledgements:
-    def said(self, **values: object) -> ReleaseAcknowledgement:
-        known = {"replica_id": "g-0", "kind": ReleaseKind.POLICY, "epoch": 1, "sequence": 1}
-        return ReleaseAcknowledgement(**{**known, "version": policy_version(0), **values})  # type: ignore[arg-type]
+    def said(self, **values: Any) -> ReleaseAcknowledgement:
+        known: dict[str, Any] = {"replica_id": "g-0", "kind": ReleaseKind.POLICY, "epoch": 1, "sequence": 1}
+        return ReleaseAcknowledgement(**{**known, "version": policy_version(0), **values})
 
     def test_the_last_word_of_each_replica_counts(self, begun: LearnerStore) -> None:
         release(begun, 1)

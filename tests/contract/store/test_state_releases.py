@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select
 
@@ -39,9 +41,9 @@ def train(learner: LearnerStore, number: int, *, parent: int, take: int = 2) -> 
     return names
 
 
-def count(database: Database, table: object) -> int:
+def count(database: Database, table: Any) -> int:
     with database.read() as connection:
-        return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
+        return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
 def states(learner: LearnerStore) -> dict[str, str]:

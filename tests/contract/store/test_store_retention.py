@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import select
 
@@ -30,9 +32,9 @@ def retention(learner: LearnerStore, *, rated: int = 100, page: int = 3) -> Rete
     )
 
 
-def fill(learner: LearnerStore, *names: str, rated: bool = False, seconds: float = 0.0, **values: float) -> None:
+def fill(learner: LearnerStore, *names: str, rated: bool = False, seconds: float = 0.0, **values: Any) -> None:
     for index, name in enumerate(names):
-        rollout = make_rollout(name, seconds=seconds + index, **values)  # type: ignore[arg-type]
+        rollout = make_rollout(name, seconds=seconds + index, **values)
         ingest_facts(learner.database, learner.clock, [rollout, make_score(rollout, seconds=seconds + index + 1)])
         if rated:
             thumb = make_thumb(f"f-{name}", rollout=name, seconds=seconds + index + 2)

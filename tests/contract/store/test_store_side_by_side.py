@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
@@ -81,10 +82,10 @@ class TestClaims:
         holding, go_on = threading.Event(), threading.Event()
         retire = one.experiences._retire
 
-        def stop_there(*arguments: object) -> None:
+        def stop_there(*arguments: Any) -> None:
             holding.set()
             assert go_on.wait(60)
-            retire(*arguments)  # type: ignore[arg-type]
+            retire(*arguments)
 
         monkeypatch.setattr(one.experiences, "_retire", stop_there)
         first: list[str] = []

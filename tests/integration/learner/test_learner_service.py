@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -85,9 +86,9 @@ async def stub(database: Database) -> AsyncIterator[learner_pb2_grpc.LearnerServ
     await server.stop()
 
 
-async def code_of(call: object) -> grpc.StatusCode:
+async def code_of(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await call  # type: ignore[misc]
+        await call
     code: grpc.StatusCode = failed.value.code()
     return code
 

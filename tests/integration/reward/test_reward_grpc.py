@@ -17,6 +17,7 @@ from thumbloop.shared.v1 import meta_pb2
 
 from services.shared.domain.errors import FailedPrecondition, InvalidInput
 from services.shared.domain.scripted_language import FEATURES
+from services.shared.reward_heads.heads import RewardHeads
 from services.shared.rpc import error_from_rpc
 from tests.integration.reward.reward_process import RewardProcess, zero_heads
 from tests.support.patience import eventually
@@ -25,7 +26,7 @@ from tests.support.reflection_client import ReflectionClient
 SERVICE = "thumbloop.reward.v1.RewardService"
 
 
-def likes_a() -> object:
+def likes_a() -> RewardHeads:
     """Heads that like the letter "a", whose class is its code modulo the number of features."""
     heads = zero_heads()
     weights = heads.weights_HF.copy()
@@ -38,7 +39,7 @@ def test_scoring_over_grpc(reward: RewardProcess) -> None:
     reward.start()
     reward.wait_ready()
     stub = reward_pb2_grpc.RewardServiceStub(reward.channel)
-    new = reward.release(likes_a())  # type: ignore[arg-type]
+    new = reward.release(likes_a())
     status = eventually(
         lambda: found if (found := _status(stub)).live_version == new else None, within_s=30, what="the new version"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,9 @@ async def _rounds(loop: HalfLoop, people: People, *, releases: int) -> list[str]
             break
         before = loop.live().version
         names = people.chat(BATCH)
-        await loop.wait_for(lambda names=names: _scored(loop, names), what="scores")  # type: ignore[misc]
+        await loop.wait_for(partial(_scored, loop, names), what="scores")
         await loop.wait_for(
-            lambda before=before: loop.live().version != before or _waits(loop, people),  # type: ignore[misc]
+            partial(_released_or_waits, loop, people, before),
             what="a release, or a reason why there is none",
         )
         if loop.live().version != before:
@@ -119,6 +120,10 @@ def _scored(loop: HalfLoop, names: list[str]) -> bool:
     with loop.ground.database.read() as connection:
         query = select(func.count()).where(experiences.c.rollout_id.in_(names), experiences.c.scored.is_(True))
         return connection.scalar(query) == len(names)
+
+
+def _released_or_waits(loop: HalfLoop, people: People, before: str) -> bool:
+    return loop.live().version != before or _waits(loop, people)
 
 
 def _waits(loop: HalfLoop, people: People) -> bool:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,8 +230,8 @@ class Embedded:
     metrics: Metrics
     now: list[float]
 
-    def store_has(self, name: str, **values: str) -> None:
-        self.store.keys.add(spool_item(make_thumb(name, **values)).key)  # type: ignore[arg-type]
+    def store_has(self, name: str, **values: Any) -> None:
+        self.store.keys.add(spool_item(make_thumb(name, **values)).key)
 
 
 @asynccontextmanager

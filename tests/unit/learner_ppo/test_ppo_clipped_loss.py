@@ -13,7 +13,7 @@ def _loss_and_gradient(ratio: float, advantage: float, *, behind: float = 0.0) -
     current = torch.tensor([math.log(ratio)], requires_grad=True)
     zero = torch.zeros(1)
     outcome = policy_loss(current, zero, zero - behind, torch.tensor([advantage]), clip=0.2, cap=2.0)
-    outcome.loss.backward()  # type: ignore[no-untyped-call]
+    outcome.loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     assert current.grad is not None
     return float(outcome.loss.detach()), float(current.grad)
 
@@ -60,7 +60,7 @@ def test_value_clip_takes_the_worse_of_the_two() -> None:
     old, returns = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])
     current = torch.tensor([0.9, 0.2], requires_grad=True)
     loss = value_loss(current, old, returns, clip=0.5)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     # first: moved past 0.5, so it counts as 0.5 and has no gradient; second: (0.2 - 1)^2, gradient (0.2 - 1) / 2
     assert float(loss.detach()) == pytest.approx(0.25 * (0.5**2 + 0.8**2))
     assert current.grad is not None

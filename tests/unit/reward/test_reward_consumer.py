@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,20 +96,22 @@ def test_kafka_away_is_waited_out(world: RewardWorld) -> None:
     assert world.consumer.running
 
 
-def test_nothing_is_committed_before_the_scores_are_acknowledged(world: RewardWorld) -> None:
+def test_nothing_is_committed_before_the_scores_are_acknowledged(
+    world: RewardWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scores fail to be acknowledged twice; then they come, and only then the offsets move."""
     world.go_live()
     world.send(make_rollout("r1"))
     appended = world.bus.append
     seen: list[int] = []
 
-    def failing(event: OutgoingEvent) -> object:
+    def failing(event: OutgoingEvent) -> Any:
         seen.append(world.committed())
         if len(seen) <= 2:
             raise Unavailable("the broker fell over")
         return appended(event)
 
-    world.bus.append = failing  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(world.bus, "append", failing)
     world.consumer.start()
     assert eventually(world.scores)
     assert eventually(lambda: world.committed() == 1)

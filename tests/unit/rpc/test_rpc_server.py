@@ -65,9 +65,8 @@ class Room:
     """A started server with both servicers."""
 
     def __init__(self) -> None:
-        # The other methods answer UNIMPLEMENTED.
-        self.reward = Reward()  # type: ignore[abstract]
-        self.generator = Generator()  # type: ignore[abstract]
+        self.reward = Reward()  # type: ignore[abstract]  # what it leaves out answers UNIMPLEMENTED
+        self.generator = Generator()  # type: ignore[abstract]  # likewise
         self.server = RpcServer(
             "127.0.0.1",
             0,

@@ -8,6 +8,7 @@ the batches it saw) equals the one computed from the lineage in the store.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize("step", [*STEPS, "candidates.submit"])
-def test_killed_after(step: str, tmp_path: Path) -> None:
+def test_killed_after(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = TrainerWorld(folder=tmp_path, learner=scripted_settings(reward_min_new_thumbs=1000))
     if step == "candidates.acknowledged_by":
         world.stop()
@@ -39,12 +40,12 @@ def test_killed_after(step: str, tmp_path: Path) -> None:
     submit = world.state.candidates.submit
     if step == "candidates.submit":
 
-        def submit_and_die(*args: object) -> None:
-            submit(*args)  # type: ignore[arg-type]
+        def submit_and_die(*args: Any) -> None:
+            submit(*args)
             world.crashed = True
             raise Crash
 
-        world.state.candidates.submit = submit_and_die  # type: ignore[method-assign,assignment]
+        monkeypatch.setattr(world.state.candidates, "submit", submit_and_die)
     with pytest.raises(Crash):
         for _ in range(10):
             world.turn()
@@ -71,6 +72,6 @@ def _told_by(world: TrainerWorld, line: list[ReleaseRow]) -> tuple[int, str]:
     learner = ScriptedPolicy()
     for release in line:
         manifest = world.ground.checkpoints.read_manifest(release.checkpoint_path, release.manifest_sha256)
-        batch = [Seen(SimpleNamespace(rollout=SimpleNamespace(rollout_id=name))) for name in manifest.rollout_ids]
-        learner.update(batch)  # type: ignore[arg-type]
+        batch: Any = [Seen(SimpleNamespace(rollout=SimpleNamespace(rollout_id=name))) for name in manifest.rollout_ids]
+        learner.update(batch)
     return learner.state

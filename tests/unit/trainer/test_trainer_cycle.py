@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,15 +100,15 @@ def test_the_reward_room_away_gives_the_batch_back(world: TrainerWorld) -> None:
     world.turns_until(lambda: bool(world.lineage()))
 
 
-def test_a_stop_between_steps_gives_the_batch_back(world: TrainerWorld) -> None:
+def test_a_stop_between_steps_gives_the_batch_back(world: TrainerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     names = world.rate(BATCH)
     rescore = world.reward.rescore
 
-    def stopping(*args: object, **kwargs: object) -> object:
+    def stopping(*args: Any, **kwargs: Any) -> Any:
         world.pacing.stop()
-        return rescore(*args, **kwargs)  # type: ignore[arg-type]
+        return rescore(*args, **kwargs)
 
-    world.reward.rescore = stopping  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(world.reward, "rescore", stopping)
     with pytest.raises(Stopped):
         world.turns_until(lambda: False)
     assert [world.states()[name] for name in names] == ["open"] * BATCH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,8 +46,8 @@ def test_kl_is_exact(model: PolicyModel, monkeypatch: pytest.MonkeyPatch) -> Non
     _move(model, 0.1)
     drawn: list[SampledAnswer] = []
 
-    def remember(*args: object, **kwargs: object) -> list[SampledAnswer]:
-        answers = sample_answers(*args, **kwargs)  # type: ignore[arg-type]
+    def remember(*args: Any, **kwargs: Any) -> list[SampledAnswer]:
+        answers = sample_answers(*args, **kwargs)
         drawn.extend(answers)
         return answers
 
@@ -77,9 +78,9 @@ def test_broken_weights_are_told_and_not_sampled(model: PolicyModel) -> None:
 def test_the_reference_answers_once(model: PolicyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def count(*args: object, **kwargs: object) -> list[SampledAnswer]:
+    def count(*args: Any, **kwargs: Any) -> list[SampledAnswer]:
         calls.append(1)
-        return sample_answers(*args, **kwargs)  # type: ignore[arg-type]
+        return sample_answers(*args, **kwargs)
 
     monkeypatch.setattr(gate_samples, "sample_answers", count)
     sampler = GateSampler(model)
