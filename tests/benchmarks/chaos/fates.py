@@ -5,47 +5,60 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import httpx
 
 from tests.benchmarks.chaos.statements import Statement
 from tests.benchmarks.chaos.verdict import FINAL
 
-AT_ONCE = 8
+AT_ONCE = 16
 ROUND_S = 1.0
 ORPHANS_WAIT_S = 5.0
 
 
-async def final_states(
-    url: str, statements: Sequence[Statement], *, within_s: float, now: Callable[[], float] = time.monotonic
-) -> dict[str, str]:
-    """State by feedback id, asked again until it is final or the time is over. Not known: "".
+class Fates:
+    """`states` by feedback id, as last heard; not known: "". `settle` asks until all are final or the time is over."""
 
-    An orphan's rollout may lie on a disk and come late, so orphans are asked once more when all others are final, after
-    `ORPHANS_WAIT_S`.
-    """
-    states = {statement.feedback_id: "" for statement in statements}
-    deadline = now() + within_s
-    gate = asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncClient(base_url=url, timeout=10.0) as http:
+    def __init__(self, url: str, statements: Sequence[Statement], now: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._statements = statements
+        self._now = now
+        self.states = {statement.feedback_id: "" for statement in statements}
+        self.final = 0
 
-        async def ask(statement: Statement) -> None:
-            async with gate:
-                states[statement.feedback_id] = await _state(http, statement) or states[statement.feedback_id]
+    async def settle(self, within_s: float) -> None:
+        """An orphan's rollout may lie on a disk and come late, so orphans are asked once more when all others are
+        final, after `ORPHANS_WAIT_S`.
+        """
+        deadline = self._now() + within_s
+        async with httpx.AsyncClient(base_url=self._url, timeout=10.0) as http:
+            while open_ones := [one for one in self._statements if self.states[one.feedback_id] not in FINAL]:
+                await self._ask(http, open_ones, deadline)
+                if self._now() > deadline:
+                    return
+                await asyncio.sleep(ROUND_S)
+            deadline = min(deadline, self._now() + ORPHANS_WAIT_S)
+            while orphans := [one for one in self._statements if self.states[one.feedback_id] == "orphaned"]:
+                if self._now() > deadline:
+                    return
+                await asyncio.sleep(ROUND_S)
+                await self._ask(http, orphans, deadline)
 
-        while open_ones := [one for one in statements if states[one.feedback_id] not in FINAL]:
-            await asyncio.gather(*(ask(statement) for statement in open_ones))
-            if now() > deadline:
-                break
-            await asyncio.sleep(ROUND_S)
-        waited_until = min(deadline, now() + ORPHANS_WAIT_S)
-        while orphans := [one for one in statements if states[one.feedback_id] == "orphaned"]:
-            if now() > waited_until:
-                break
-            await asyncio.sleep(ROUND_S)
-            await asyncio.gather(*(ask(statement) for statement in orphans))
-    return states
+    async def _ask(self, http: httpx.AsyncClient, statements: Iterable[Statement], deadline: float) -> None:
+        """Once each; who is not asked by the deadline is not asked."""
+        waiting = iter(statements)
+
+        async def some() -> None:
+            for statement in waiting:
+                if self._now() > deadline:
+                    return
+                former = self.states[statement.feedback_id]
+                state = await _state(http, statement) or former
+                self.states[statement.feedback_id] = state
+                self.final += (state in FINAL) - (former in FINAL)
+
+        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
 async def _state(http: httpx.AsyncClient, statement: Statement) -> str:

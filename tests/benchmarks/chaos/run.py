@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks.chaos.blows import Blow, BlowLog
-from tests.benchmarks.chaos.fates import final_states
+from tests.benchmarks.chaos.fates import Fates
 from tests.benchmarks.chaos.journal import read_journals
 from tests.benchmarks.chaos.killer import Killer, Pace, Progress, Stalled, Strike
 from tests.benchmarks.chaos.load import Load, LoadSettings
@@ -43,6 +43,8 @@ class RunSettings:
     trained: int = 0
     within_s: float = 1800.0
     settle_s: float = 60.0
+    states_per_s: float = 100.0
+    """`settle_s` is longer by the time it takes to ask for every state at this rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ class ChaosRun:
         self._killer = Killer(
             world=self._world, strikes=settings.strikes, log=self._log, progress=self.progress, pace=settings.pace
         )
+        self._fates: Fates | None = None
         self._last = NOTHING
         self._phase = "starting"
         self._began = time.monotonic()
@@ -96,6 +99,7 @@ class ChaosRun:
             f"{len(self._settings.strikes)} ({kills or 'none'})  faults {len(self._log.blows) - self._killer.done}  "
             f"acknowledged {len(ledger.acknowledged)} (spooled {ledger.spooled()})  policies {last.published}  "
             f"trained {last.trained}  chats refused {ledger.refused_chats} cut {ledger.cut_chats}"
+            f"{f'  final {self._fates.final}' if self._fates else ''}"
         )
 
     def progress(self) -> Progress:
@@ -146,11 +150,13 @@ class ChaosRun:
     async def _settle(self) -> dict[str, str]:
         """The network is whole, everyone is up, the store has what was acknowledged, or the time is over."""
         self._phase = "settling"
-        deadline = time.monotonic() + self._settings.settle_s
-        await asyncio.to_thread(self._world.wait_up, self._settings.settle_s)
+        settings, began = self._settings, time.monotonic()
+        await asyncio.to_thread(self._world.wait_up, settings.settle_s)
         statements = [told.statement for told in self._load.ledger.acknowledged]
-        left_s = max(5.0, deadline - time.monotonic())
-        return await final_states(self._world.plan.page_url, statements, within_s=left_s)
+        self._fates = Fates(self._world.plan.page_url, statements)
+        left_s = began + settings.settle_s - time.monotonic() + len(statements) / settings.states_per_s
+        await self._fates.settle(max(5.0, left_s))
+        return self._fates.states
 
     @asynccontextmanager
     async def _loaded(self) -> AsyncIterator[None]:
