@@ -44,7 +44,7 @@ test: setup browser ## All tests on the embedded broker, the real model and a re
 	@$(BIN)/pytest tests
 
 .PHONY: test-kafka
-test-kafka: setup ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
+test-kafka: setup browser ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
 	@$(BIN)/pytest tests/contract/bus tests/integration --broker apache
 
 .PHONY: lint
@@ -83,4 +83,4 @@ bench: bench-generator bench-feedback bench-store ## All benchmarks, one after a
 
 .PHONY: clean
 clean: ## Remove the environment and all that runs have left (the cached chat model stays)
-	@rm -rf $(VENV) .thumbloop .bench .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .thumbloop .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from services.embedded.brokers import Broker
 from services.shared.settings.model import BusSettings
 from tests.support.brokers import SharedBroker, running_broker, shared_broker
+
+settings.register_profile("shared machine", deadline=None)  # an example may take long while others use the machine
+settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,6 +16,7 @@ from thumbloop.generator.v1 import rollout_pb2
 from thumbloop.learner.v1 import control_pb2, policy_pb2
 from thumbloop.reward.v1 import score_pb2
 
+from services.cli.plain import plain
 from services.shared.bus import open_bus
 from services.shared.bus.dead_letters import DeadLetter, dead_letter_topics, parse_id, read_dead_letters
 from services.shared.bus.interface import Bus
@@ -32,6 +33,8 @@ from services.shared.domain.errors import InvalidInput, NotFound, Unavailable
 from services.shared.settings import load_settings
 
 ACK_TIMEOUT_S = 30.0
+WINDOW = 200
+"""Events in flight at a time, where the settings allow so many."""
 HEX_BYTES_A_LINE = 32
 SHOWN_BYTES = 4096
 MESSAGES: dict[str, Callable[[], Message]] = {
@@ -79,18 +82,20 @@ def find(bus: Bus, choice: Choice) -> list[DeadLetter]:
     return found
 
 
-def replay(bus: Bus, letters: Sequence[DeadLetter]) -> None:
+def replay(bus: Bus, letters: Sequence[DeadLetter], *, window: int = WINDOW) -> None:
     """Publishes the events again where they had been: the same bytes, key and headers. Returns when Kafka has them.
 
-    Safe to repeat: whoever reads them knows them by their ids. Raises Unavailable; some may have been published then.
+    At most `window` are in flight at a time. Of a key that is not UTF-8 the readable characters are kept. Safe to
+    repeat: whoever reads them knows them by their ids. Raises Unavailable; some may have been published then.
     """
     publisher = bus.publisher("dead-letters-replay")
     try:
-        for sent in [publisher.send(letter.as_it_was()) for letter in letters]:
-            try:
-                sent.result(timeout=ACK_TIMEOUT_S)
-            except TimeoutError as error:
-                raise Unavailable("Kafka did not acknowledge; run the same again, that is safe.") from error
+        for begin in range(0, len(letters), window):
+            for sent in [publisher.send(letter.as_it_was()) for letter in letters[begin : begin + window]]:
+                try:
+                    sent.result(timeout=ACK_TIMEOUT_S)
+                except TimeoutError as error:
+                    raise Unavailable("Kafka did not acknowledge; run the same again, that is safe.") from error
     finally:
         publisher.close(ACK_TIMEOUT_S)
 
@@ -105,7 +110,8 @@ def print_list(choice: Choice) -> None:
     for letter in letters:
         at = letter.record.timestamp.strftime("%Y-%m-%d %H:%M:%S")
         size = str(len(letter.record.value))
-        table.add_row(letter.id, letter.reason, letter.origin, at, letter.record.key, size, letter.message)
+        cells = (letter.id, letter.reason, letter.origin, at, letter.record.key, size, letter.message)
+        table.add_row(*map(plain, cells))
     Console().print(table)
 
 
@@ -115,9 +121,8 @@ def print_letter(dead_letter_id: str) -> None:
         (letter,) = find(bus, Choice(ids=(dead_letter_id,)))
     console = Console()
     for name, value in described(letter).items():
-        console.print(f"[bold]{name}[/]: {value}" if "\n" not in value else f"[bold]{name}[/]:", highlight=False)
-        if "\n" in value:
-            console.print(value, highlight=False, markup=False, soft_wrap=True)
+        lines = "\n".join(map(plain, value.split("\n")))
+        console.print(f"[bold]{name}[/]: {lines}", highlight=False, soft_wrap=True)
 
 
 def described(letter: DeadLetter) -> dict[str, str]:
@@ -164,10 +169,11 @@ def print_replay(choice: Choice, *, everything: bool) -> None:
         raise InvalidInput("Name ids, or --reason, or --all: nothing was replayed.")
     with _Opened() as bus:
         letters = find(bus, choice)
-        replay(bus, letters)
+        replay(bus, letters, window=min(WINDOW, load_settings().bus.max_in_flight))
     console = Console()
     for letter in letters:
-        console.print(f"{letter.id} ({letter.reason}) was published again on {letter.topic}", highlight=False)
+        line = f"{letter.id} ({letter.reason}) was published again on {letter.topic}"
+        console.print(plain(line), highlight=False)
     console.print(
         f"{len(letters)} replayed. They stay in the dead-letter topic until its retention has passed; what cannot be "
         "read still comes back as a new dead letter. Replaying again is safe.",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from services.cli.plain import plain
 from services.embedded.chat_model import is_converted
 from services.embedded.plan import DEFAULT_PORTS
 from services.embedded.ports import is_free
@@ -158,9 +159,9 @@ def print_findings() -> int:
     findings = examine()
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else ("[red]no[/]  " if finding.needed else "[yellow]note[/]")
-        console.print(f"{mark} {finding.name}: {finding.detail}", highlight=False)
+        console.print(f"{mark} {finding.name}: {plain(finding.detail)}", highlight=False)
         if not finding.ok:
-            console.print(f"       → {finding.mend}", highlight=False)
+            console.print(f"       → {plain(finding.mend)}", highlight=False)
     missing = [finding for finding in findings if finding.needed and not finding.ok]
     console.print("Ready." if not missing else f"{len(missing)} to mend.")
     return 1 if missing else 0

@@ -15,6 +15,7 @@ from rich.console import Console
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from services.cli.learner_connection import credential
+from services.cli.plain import plain
 from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES, load_topic_pages
 from services.shared.domain.errors import DeadlineExceeded, InvalidInput, ThumbloopError, Unavailable
 from services.shared.ids import new_id
@@ -120,12 +121,13 @@ def _wait(console: Console, client: httpx.Client, control_id: str, wait_s: float
     def tell(progress: dict[str, Any]) -> None:
         line = _progress_words(progress)
         if [line] != told[-1:]:
-            console.print(line, highlight=False)
+            console.print(plain(line), highlight=False)
             told.append(line)
 
     if wait_s <= 0:
-        tell(look(client, control_id))
-        return 0
+        progress = look(client, control_id)
+        tell(progress)
+        return 0 if is_done(progress) else 1
     wait_done(client, control_id, timeout_s=wait_s, tell=tell)
     console.print("[green]Everybody who is known has forgotten.[/]")
     return 0
@@ -135,16 +137,16 @@ def _confirmed(console: Console, user: str) -> bool:
     if not console.is_terminal:
         raise InvalidInput("This deletes for ever. Without a terminal to ask on, say --yes.", field="yes")
     typed = console.input(
-        f"This deletes all that [bold]{user}[/] said and was told, for ever, and keeps it from being recorded again.\n"
-        "Type the user's name to go on: "
+        f"This deletes all that [bold]{plain(user)}[/] said and was told, for ever, and keeps it from being recorded "
+        "again.\nType the user's name to go on: "
     )
     return typed.strip() == user
 
 
 def _print_answer(console: Console, answer: dict[str, Any]) -> None:
     console.print(
-        f"Order {answer['control_id']}: {answer['rollouts']} answers and {answer['feedback']} statements are deleted "
-        "from the store.",
+        f"Order {plain(answer['control_id'])}: {answer['rollouts']} answers and {answer['feedback']} statements are "
+        "deleted from the store.",
         highlight=False,
     )
     versions = answer["versions"]
@@ -153,7 +155,7 @@ def _print_answer(console: Console, answer: dict[str, Any]) -> None:
         return
     console.print(f"{len(versions)} releases learned from this person. They are kept, and cannot be trained again:")
     for version in versions:
-        console.print(f"  {version}", highlight=False)
+        console.print(f"  {plain(version)}", highlight=False)
     console.print("Releases that were trained from these go on from what they had learned.")
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
-from services.cli.learner_connection import CALL_TIMEOUT_S, learner
+from services.cli.learner_connection import CALL_TIMEOUT_S, learner, own_tenant
+from services.cli.plain import plain
 from services.shared.access.keys import mint_key
 from services.shared.access.scopes import Scope
 from services.shared.access.wire import scopes_to_proto
@@ -31,7 +32,7 @@ def create_key(
     minted = mint_key()
     request = learner_pb2.CreateApiKeyRequest(
         key_id=minted.key_id,
-        tenant=tenant or load_settings().deployment.tenant,
+        tenant=tenant or own_tenant(load_settings()),
         name=name,
         scopes=scopes_to_proto(parse_scopes(scopes)),
         secret_digest=minted.secret_digest,
@@ -62,9 +63,9 @@ def print_new_key(
     console = Console()
     console.print(f"[bold green]{text}[/]", soft_wrap=True, highlight=False)
     console.print(
-        f"\nKey [bold]{key.key_id}[/] of tenant {key.tenant}: {_scope_words(key)}; expires {_expiry_words(key)}.\n"
-        "This is the only time that it is shown; Thumbloop keeps its digest alone. It works in every room within "
-        "seconds.\nSend it as  Authorization: Bearer KEY  (the `api_key` of an OpenAI client).",
+        f"\nKey [bold]{key.key_id}[/] of tenant {plain(key.tenant)}: {_scope_words(key)}; expires "
+        f"{_expiry_words(key)}.\nThis is the only time that it is shown; Thumbloop keeps its digest alone. It works in "
+        "every room within seconds.\nSend it as  Authorization: Bearer KEY  (the `api_key` of an OpenAI client).",
         highlight=False,
     )
 
@@ -80,7 +81,7 @@ def print_keys(*, tenant: str, address: str, data_dir: Path | None) -> None:
     for key in found.keys:
         made = _minute(key.create_time.ToDatetime())
         words = (_scope_words(key), made, _expiry_words(key), state_words(key, now=now))
-        table.add_row(key.key_id, key.name, key.tenant, *words)
+        table.add_row(*map(plain, (key.key_id, key.name, key.tenant, *words)))
     Console().print(table)
 
 
@@ -89,7 +90,7 @@ def print_revoked(*, key_id: str, address: str, data_dir: Path | None) -> None:
     with learner(address, data_dir) as stub:
         key = stub.RevokeApiKey(learner_pb2.RevokeApiKeyRequest(key_id=key_id), timeout=CALL_TIMEOUT_S).key
     Console().print(
-        f"Key {key.key_id} ({key.name}) is revoked since {_minute(key.revoke_time.ToDatetime())} UTC, for ever. "
+        f"Key {key.key_id} ({plain(key.name)}) is revoked since {_minute(key.revoke_time.ToDatetime())} UTC, for ever. "
         f"Every room that reaches the learner refuses it within {load_settings().access.snapshot_interval_s:g} s.",
         highlight=False,
     )
@@ -113,7 +114,12 @@ def parse_expiry(text: str, *, now: datetime) -> datetime | None:
         return None
     span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
     if span:
-        return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
+        try:
+            return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
+        except OverflowError as error:
+            raise InvalidInput(
+                f"--expires {text}: that is past the year 9999. Say never, or a shorter time.", field="expires"
+            ) from error
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError as error:

@@ -52,6 +52,11 @@ def credential(settings: Settings, data_dir: Path | None) -> Credential:
     return ServiceCredential(folder, clock=utc_now)
 
 
+def own_tenant(settings: Settings) -> str:
+    """Tenant of a command that names none: the settings', or, with a key, "", which the learner takes for the key's."""
+    return "" if os.environ.get(API_KEY_VARIABLE) else settings.deployment.tenant
+
+
 @contextmanager
 def learner(address: str, data_dir: Path | None) -> Iterator[learner_pb2_grpc.LearnerServiceStub]:
     """A stub; `address` "" and `data_dir` None mean the settings'. Failed calls are raised as errors for people."""

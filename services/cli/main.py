@@ -37,7 +37,8 @@ keys_app = typer.Typer(
     help=(
         "API keys: who may chat, score and administrate.\n\n"
         "A key belongs to one tenant and has scopes: `chat` (HTTP chat, gRPC `Generate`), `score` (gRPC `Score`), "
-        "`feedback` (read where any feedback of the tenant is), `admin` (everything, the control plane too). "
+        "`feedback` (read where any feedback of the tenant is), `admin` (all that is the tenant's; with the "
+        "deployment's own tenant, what concerns the whole deployment too). "
         "Browsers that only rate need no key: the feedback token of an answer is enough.\n\n"
         "These commands prove themselves by the deployment's secrets folder (`--data-dir`, default from the settings) "
         "or by `THUMBLOOP_API_KEY`, a key with scope admin."
@@ -183,7 +184,7 @@ def list_policies(
 def create_key(
     name: Annotated[str, typer.Argument(help="What people call it, e.g. `web-frontend`; 1 to 100 characters.")],
     scopes: Annotated[str, typer.Option(help="chat, score, feedback, admin; with commas between them.")] = "chat",
-    tenant: Annotated[str, typer.Option(help="Whose data it reaches; empty: the tenant of the settings.")] = "",
+    tenant: Annotated[str, typer.Option(help="Whose data it reaches; empty: the settings', or your key's.")] = "",
     expires: Annotated[str, typer.Option(help="90d, 12h, 30m, 4w, a date such as 2030-01-31, or never.")] = "90d",
     address: AddressOption = "",
     data_dir: DeploymentOption = None,
@@ -200,7 +201,7 @@ def create_key(
 
 @keys_app.command("list")
 def list_keys(
-    tenant: Annotated[str, typer.Option(help="Keys of this tenant alone; empty: of all.")] = "",
+    tenant: Annotated[str, typer.Option(help="Keys of this tenant alone; empty: of all that you reach.")] = "",
     address: AddressOption = "",
     data_dir: DeploymentOption = None,
 ) -> None:
@@ -237,7 +238,8 @@ def forget(
 ) -> None:
     """Forgets a person: store, spools, memory and dead letters at once, Kafka's topics by their retention.
 
-    Lists the releases that learned from them. Exit code 0: all known replicas have forgotten.
+    Lists the releases that learned from them. Exit code 0: all known replicas have forgotten; 1: not all yet
+    (`--no-wait` does not wait for them), or an error.
     """
     from services.cli.forget import run_forget, run_progress
 

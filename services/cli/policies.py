@@ -9,6 +9,7 @@ from rich.table import Table
 from thumbloop.learner.v1 import learner_pb2, policy_pb2
 
 from services.cli.learner_connection import CALL_TIMEOUT_S, learner
+from services.cli.plain import plain
 from services.shared.domain.errors import InvalidInput
 
 KINDS = {
@@ -45,7 +46,7 @@ def print_releases(address: str, kind: str, limit: int, data_dir: Path | None = 
     for column in ("version", "state", "committed", "trained on", "reward", "KL nats", "thumbs up", "gate"):
         table.add_column(column, overflow="fold")
     for release in releases:
-        table.add_row(*release_cells(release))
+        table.add_row(*map(plain, release_cells(release)))
     Console().print(table)
 
 

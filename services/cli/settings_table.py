@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.plain import plain
 from services.shared.settings import load_settings
 
 
@@ -17,7 +18,7 @@ def print_settings() -> None:
     for column in ("variable", "value", "meaning"):
         table.add_column(column, overflow="fold")
     for variable, value, meaning in rows(load_settings(), "THUMBLOOP_"):
-        table.add_row(variable, value, meaning)
+        table.add_row(variable, plain(value), plain(meaning))
     Console().print(table)
 
 

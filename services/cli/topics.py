@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.plain import plain
 from services.shared.bus import open_bus
 from services.shared.contracts.topics import TopicPage, load_topic_pages
 from services.shared.settings import load_settings
@@ -18,7 +19,7 @@ def print_topics() -> None:
     for column in ("topic", "key", "message", "partitions", "kept", "written by", "read by"):
         table.add_column(column, overflow="fold")
     for page in load_topic_pages().values():
-        table.add_row(*topic_cells(page))
+        table.add_row(*map(plain, topic_cells(page)))
     Console().print(table)
 
 

@@ -11,6 +11,7 @@ _MEANINGS = {
     401: "No, an unknown, a revoked, an altered or an expired API key or feedback token.",
     403: "The key or token allows something else.",
     404: "No such thing.",
+    408: "The body took too long to arrive.",
     409: "The same id was used with another content.",
     413: "The body is too large.",
     429: "Too many requests; come again after `Retry-After` seconds.",

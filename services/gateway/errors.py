@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from services.shared.domain.errors import Busy, InvalidInput, NotFound, ThumbloopError, Unavailable
 from services.shared.domain.feedback import FeedbackKind
@@ -22,6 +23,8 @@ from services.shared.rpc.statuses import status_of
 from services.shared.telemetry.log import get_logger
 
 DEFAULT_RETRY_AFTER_S = 1.0
+UNMATCHED = "unmatched"
+"""In place of a route, where none matched."""
 MAX_PARAM_CHARS = 200
 _VARIANTS = frozenset(str(kind) for kind in FeedbackKind)
 """How pydantic names the alternatives of a body in the place of a mistake."""
@@ -70,8 +73,13 @@ def error_response(error: ThumbloopError) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=status, headers=headers)
 
 
+def route_of(scope: Scope) -> str:
+    """The template of a request's route, for logs and metrics: a path may name a person, or be anything at all."""
+    return str(getattr(scope.get("route"), "path", UNMATCHED))
+
+
 def unexpected_response(error: Exception, *, method: str, path: str) -> JSONResponse:
-    """The answer to what no code foresaw: the log gets all of it, the client none."""
+    """The answer to what no code foresaw: the log gets all of it, the client none. `path` is the route's template."""
     get_logger().error("request_failed", method=method, path=path, exc_info=error)
     return JSONResponse(_body(_INTERNAL, 500, code="internal"), status_code=500)
 
@@ -104,7 +112,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_unknown(request: Request, error: Exception) -> JSONResponse:
-        return unexpected_response(error, method=request.method, path=request.url.path)
+        return unexpected_response(error, method=request.method, path=route_of(request.scope))
 
 
 def _body(message: str, status: int, *, param: str | None = None, code: str | None) -> dict[str, Any]:

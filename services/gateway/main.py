@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 import uvloop
 
@@ -26,21 +27,25 @@ def run(settings: Settings) -> None:
     configure(settings.deployment, "gateway")
     bus = open_bus(settings.bus)
     try:
-        collector.keep_out_of_the_way()
         # Its wake-ups from other threads (the HTTP server's, the log's) cost a third of what asyncio's own cost.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, bus))
+            runner.run(serve(settings, bus, on_built=collector.keep_out_of_the_way))
     finally:
         bus.close()
 
 
-async def serve(settings: Settings, bus: Bus, stop: asyncio.Event | None = None) -> None:
-    """Serves until `stop` is set (by default by SIGTERM or SIGINT)."""
+async def serve(
+    settings: Settings, bus: Bus, stop: asyncio.Event | None = None, *, on_built: Callable[[], None] = lambda: None
+) -> None:
+    """Serves until `stop` is set (by default by SIGTERM or SIGINT). `on_built` is called when everything is made that
+    lives as long as the process, before the ports open.
+    """
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     gateway = build(settings, bus)
+    on_built()
     lives = (gateway.log.run(), gateway.board.run(), gateway.durability.run())
     tasks = [asyncio.create_task(life) for life in lives]
     gateway.access.follower.start()

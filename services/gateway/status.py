@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from services.gateway.chat.admission import Admission
+from services.gateway.chat.choice import Monotonic
 from services.gateway.chat.generation import Generator
 from services.shared.bus.interface import Bus
 from services.shared.contracts.topics import FEEDBACK, TopicPage
@@ -17,6 +18,9 @@ from services.shared.telemetry.log import get_logger
 
 CHECK_TIMEOUT_S = 1.0
 CONNECT_INTERVAL_S = 0.5
+ORDERS_PATIENCE_S = 30.0
+"""How long after the start the orders to forget people are waited for. Then feedback is taken all the same: the spool
+may be all that is left of the ways to keep it, and what an order finds there is deleted."""
 
 
 class LogConnection:
@@ -49,16 +53,36 @@ class Room(Protocol):
         """Whether it takes more."""
 
 
+class Orders(Protocol):
+    """The learner's, to forget people."""
+
+    @property
+    def caught_up(self) -> bool:
+        """All that were there at the start are carried out."""
+
+
 class Readiness:
-    """Ready: not shutting down, a generator with a live version answers, and feedback can be made durable: the log has
-    been reached, or there is a spool with room.
+    """Ready: not shutting down, a generator with a live version answers, feedback can be made durable (the log has been
+    reached, or there is a spool with room), and who was forgotten has been read from a log that is there.
     """
 
-    def __init__(self, *, generator: Generator, log: LogConnection, spool: Room | None, admission: Admission) -> None:
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        log: LogConnection,
+        spool: Room | None,
+        orders: Orders,
+        admission: Admission,
+        monotonic: Monotonic,
+    ) -> None:
         self._generator = generator
         self._log = log
         self._spool = spool
+        self._orders = orders
         self._admission = admission
+        self._monotonic = monotonic
+        self._orders_until = monotonic() + ORDERS_PATIENCE_S
 
     async def missing(self) -> list[str]:
         """What is missing, in words; empty when ready."""
@@ -68,6 +92,8 @@ class Readiness:
         if not self._log.connected and (self._spool is None or not self._spool.has_room):
             disk = "the spool is full" if self._spool else "there is no spool"
             missing.append(f"the log (Kafka) has not been reached yet, and {disk}")
+        if self._log.connected and not self._orders.caught_up and self._monotonic() < self._orders_until:
+            missing.append("the orders to forget people have not all been carried out yet")
         try:
             status = await self._generator.status(timeout_s=CHECK_TIMEOUT_S)
         except ThumbloopError as error:

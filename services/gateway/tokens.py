@@ -11,25 +11,28 @@ Claims have short names, since a token travels with every answer:
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
-import jwt
+from joserfc import jws
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import GuestProtocol, OctKey
 
 from services.shared.domain.errors import PermissionDenied, Unauthenticated
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import FeedbackKind
-from services.shared.secrets import Key, KeyRing
+from services.shared.secrets import Key
 
 ALGORITHM = "HS256"
 TOKEN_TYPE = "feedback+jwt"  # explicit typing, RFC 8725 section 3.11
 MAX_TOKEN_CHARS = 2048
 _CLAIMS = ("dep", "ten", "rtr", "rol", "prm", "knd", "exp")
 _KINDS = {str(kind): kind for kind in FeedbackKind}
+_REGISTRY = jws.JWSRegistry(algorithms=[ALGORITHM])
 _GET_ANOTHER = "Use the feedback_token of the answer's `thumbloop` object, unchanged."
 
 
@@ -46,23 +49,32 @@ class FeedbackClaims:
     key_id: str
 
 
+class TokenKeys(Protocol):
+    """The live keys. They may change at any time."""
+
+    @property
+    def signing(self) -> Key:
+        """The key that signs."""
+
+    def by_id(self, key_id: str) -> Key | None:
+        """The live key of that name."""
+
+
 class FeedbackTokens:
     """Signs and checks tokens of one deployment."""
 
-    def __init__(self, *, deployment: str, tenant: str, keys: KeyRing, ttl: timedelta, clock: Clock) -> None:
+    def __init__(self, *, deployment: str, tenant: str, keys: TokenKeys, ttl: timedelta, clock: Clock) -> None:
         self._deployment = deployment
         self._tenant = tenant
         self._keys = keys
         self._ttl = ttl
         self._clock = clock
-        self._signing = jwt.PyJWS(algorithms=[ALGORITHM])
-        self._heads: dict[str, Key] = {}
 
     def issue(
         self, *, rater_id: str, rollout_id: str, prompt_id: str, kinds: Iterable[FeedbackKind], tenant: str = ""
     ) -> str:
-        """A token for one rollout, signed by the newest key. `tenant` "": the deployment's."""
-        key = self._keys.newest
+        """A token for one rollout, signed by the key that signs now. `tenant` "": the deployment's."""
+        key = self._keys.signing
         claims = {
             "dep": self._deployment,
             "ten": tenant or self._tenant,
@@ -72,7 +84,9 @@ class FeedbackTokens:
             "knd": [str(kind) for kind in kinds],
             "exp": int((self._clock() + self._ttl).timestamp()),
         }
-        return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.id, "typ": TOKEN_TYPE})
+        head = {"alg": ALGORITHM, "kid": key.id, "typ": TOKEN_TYPE}
+        payload = json.dumps(claims, separators=(",", ":"))
+        return jws.serialize_compact(head, payload, _oct_key(key.secret), registry=_REGISTRY)
 
     def check(self, token: str, *, field: str = "token") -> FeedbackClaims:
         """What a token allows; `field` names where it was sent, for the error.
@@ -80,7 +94,7 @@ class FeedbackTokens:
         Raises Unauthenticated if it is altered, truncated, signed by an unknown key or expired, PermissionDenied if it
         was signed for another deployment. Its tenant is the one whose API key asked for the answer.
         """
-        if len(token) > MAX_TOKEN_CHARS or not _is_canonical(token):
+        if len(token) > MAX_TOKEN_CHARS or not _is_canonical(token.rpartition(".")[2]):
             raise _invalid(field)
         key_id, claims = self._verify(token, field)
         if claims["dep"] != self._deployment:
@@ -101,26 +115,22 @@ class FeedbackTokens:
     def _verify(self, token: str, field: str) -> tuple[str, dict[str, Any]]:
         """Key id and payload of a token whose signature, type and claim names are right."""
         try:
-            key = self._key_of(token, field)
-            # Expiry is checked by our own clock, and no registered claim but `exp` is ours: the signature is enough.
-            claims = json.loads(self._signing.decode(token, key.secret, algorithms=[ALGORITHM]))
-        except (jwt.PyJWTError, ValueError) as error:
+            signed = jws.deserialize_compact(token, self._key_of, registry=_REGISTRY)
+            claims = json.loads(signed.payload)
+        except (JoseError, ValueError) as error:
             raise _invalid(field) from error
+        # Expiry is checked by our own clock, and no registered claim but `exp` is ours: the signature is enough.
         if not isinstance(claims, dict) or any(name not in claims for name in _CLAIMS):
             raise _invalid(field)
-        self._heads[token.partition(".")[0]] = key
-        return key.id, claims
+        return str(signed.headers()["kid"]), claims
 
-    def _key_of(self, token: str, field: str) -> Key:
-        """The key that a token's head names. Heads of tokens that held are known: there is one for each live key."""
-        known = self._heads.get(token.partition(".")[0])
-        if known is not None:
-            return known
-        header = self._signing.get_unverified_header(token)
-        key = self._keys.by_id(str(header.get("kid", "")))
-        if key is None or header.get("typ") != TOKEN_TYPE:
-            raise _invalid(field)
-        return key
+    def _key_of(self, signed: GuestProtocol) -> OctKey:
+        """The key that a token's head names; the signature is not checked yet."""
+        head = signed.headers()
+        key = self._keys.by_id(str(head.get("kid", "")))
+        if key is None or head.get("typ") != TOKEN_TYPE:
+            raise InvalidKeyIdError("no live key of this gateway")
+        return _oct_key(key.secret)
 
 
 def _claims(claims: dict[str, Any], *, expiry: datetime, key_id: str) -> FeedbackClaims:
@@ -135,25 +145,23 @@ def _claims(claims: dict[str, Any], *, expiry: datetime, key_id: str) -> Feedbac
     )
 
 
-def _is_canonical(token: str) -> bool:
+def _is_canonical(signature: str) -> bool:
     """True if there is no other spelling of the same bytes.
 
     Base64 leaves bits of a last character unused and lenient decoders skip foreign characters: without this check, an
-    altered signature could still verify.
+    altered signature could still verify. (Head and payload are signed as they are spelt.)
     """
-    parts = token.split(".")
     try:
-        return len(parts) == 3 and all(_encode(_decode(part)) == part for part in parts)
-    except (binascii.Error, ValueError):
+        found = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except ValueError:
         return False
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() == signature
 
 
-def _decode(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+@lru_cache(maxsize=64)
+def _oct_key(secret: bytes) -> OctKey:
+    """Making one takes longer than checking a signature with it."""
+    return OctKey.import_key(secret)
 
 
 def _invalid(field: str) -> Unauthenticated:

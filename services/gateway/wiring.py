@@ -36,7 +36,6 @@ from services.gateway.forgetting.routes import forgetting_router
 from services.gateway.forgetting.service import ForgettingService
 from services.gateway.identity import Identifier
 from services.gateway.learner import GrpcLearner
-from services.gateway.limits import TokenBuckets
 from services.gateway.page import page_router, web_files
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.routes import releases_router
@@ -48,7 +47,9 @@ from services.shared.access.room import RoomAccess, follow_access
 from services.shared.access.service_credential import service_credential
 from services.shared.bus.interface import Bus, Publisher
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
+from services.shared.followed_ring import FollowedRing
 from services.shared.ids import new_id, utc_now
+from services.shared.limits import TokenBuckets
 from services.shared.releases.acknowledger import ControlAcknowledger
 from services.shared.releases.control_follower import ControlFollower
 from services.shared.releases.forget_orders import ForgottenRaters, forget_only
@@ -139,11 +140,21 @@ def build(settings: Settings, bus: Bus) -> Gateway:
     publisher = bus.publisher("gateway")
     board = ReleaseBoard(source=parts.learner, generator=parts.generator, tally=parts.tally)
     log = LogConnection(bus, load_topic_pages()[FEEDBACK])
-    durability = open_durability(settings, publisher=publisher, stored=parts.learner, metrics=metrics)
-    readiness = Readiness(generator=parts.generator, log=log, spool=durability.spool, admission=parts.admission)
-    health = health_router(readiness)
+    durability = open_durability(
+        settings, publisher=publisher, stored=parts.learner, forgotten=parts.forgotten, metrics=metrics
+    )
     counts = FeedbackCounts(metrics)
     feedback = _feedback_service(parts, durability)
+    orders = _order_follower(parts, durability, feedback, bus, acknowledger)
+    readiness = Readiness(
+        generator=parts.generator,
+        log=log,
+        spool=durability.spool,
+        orders=orders,
+        admission=parts.admission,
+        monotonic=time.monotonic,
+    )
+    health = health_router(readiness)
     acceptor = FeedbackAcceptor(service=feedback, counts=counts, monotonic=time.monotonic)
     public = public_app(
         routers=[
@@ -168,7 +179,7 @@ def build(settings: Settings, bus: Bus) -> Gateway:
         durability=durability,
         access=access,
         access_channel=access_channel,
-        orders=_order_follower(parts, durability, bus, acknowledger),
+        orders=orders,
         acknowledger=acknowledger,
         public=HttpServer(public, host=room.host, port=room.port),
         control=HttpServer(
@@ -179,12 +190,13 @@ def build(settings: Settings, bus: Bus) -> Gateway:
 
 
 def _order_follower(
-    parts: _Parts, durability: Durability, bus: Bus, acknowledger: ControlAcknowledger
+    parts: _Parts, durability: Durability, feedback: FeedbackService, bus: Bus, acknowledger: ControlAcknowledger
 ) -> ControlFollower:
     memory = GatewayMemory(
         asyncio.get_running_loop(),
         forgotten=parts.forgotten,
         drops=[parts.recent.forget, parts.tally.forget],
+        in_hand=[feedback.has_in_hand, durability.is_sending],
         spool=durability.spool,
     )
     return ControlFollower(
@@ -261,7 +273,7 @@ def _tokens(settings: Settings) -> FeedbackTokens:
     return FeedbackTokens(
         deployment=settings.deployment.name,
         tenant=settings.deployment.tenant,
-        keys=load_or_create(settings.secrets_dir, KeyUse.FEEDBACK_TOKEN, utc_now),
+        keys=FollowedRing(settings.secrets_dir, KeyUse.FEEDBACK_TOKEN, clock=utc_now),
         ttl=timedelta(seconds=settings.gateway.feedback_token_ttl_s),
         clock=utc_now,
     )

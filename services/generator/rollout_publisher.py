@@ -37,12 +37,12 @@ class RolloutPublisher:
         self._queued = asyncio.Event()
         self._away = False
         self._task: asyncio.Task[None] | None = None
-        self._sending: frozenset[str] = frozenset()
+        self._unanswered: dict[Future[Record], str] = {}
 
     @property
     def sending(self) -> frozenset[str]:
-        """Rollouts from the disk that are on their way to Kafka. From any thread."""
-        return self._sending
+        """Rollouts that are on their way to Kafka, those whose acknowledgement is late included. From any thread."""
+        return self._queue.handed_out.union(self._unanswered.copy().values())
 
     @property
     def running(self) -> bool:
@@ -90,7 +90,8 @@ class RolloutPublisher:
     async def _acknowledged(self, rollout_id: str, event: bytes) -> None:
         sent = self._publisher.send(OutgoingEvent(topic=ROLLOUTS, key=rollout_id, value=event))
         # The event may still arrive after the time-out: it is not called back, and arriving twice does no harm.
-        sent.add_done_callback(_retrieve)
+        self._unanswered[sent] = rollout_id
+        sent.add_done_callback(self._answered)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sent)), self._ack_timeout_s)
 
     async def _drain_loop(self) -> None:
@@ -104,11 +105,7 @@ class RolloutPublisher:
 
     async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
         """Whether Kafka took all of it; what it took leaves the disk."""
-        self._sending = frozenset(name for name, _ in batch)
-        try:
-            results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
-        finally:
-            self._sending = frozenset()
+        results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
         done = [name for (name, _), result in zip(batch, results, strict=True) if result is None]
         for (name, _), result in zip(batch, results, strict=True):
             if isinstance(result, InvalidInput):
@@ -126,8 +123,8 @@ class RolloutPublisher:
     def _note_count(self) -> None:
         self._metrics.set("thumbloop_generator_queued_rollouts", self._queue.count)
 
-
-def _retrieve(sent: Future[Record]) -> None:
-    """Takes a late failure, which was answered by the time-out already."""
-    with contextlib.suppress(BaseException):
-        sent.exception()
+    def _answered(self, sent: Future[Record]) -> None:
+        """On the publisher's thread. Takes a late failure, which was answered by the time-out already."""
+        self._unanswered.pop(sent, None)
+        with contextlib.suppress(BaseException):
+            sent.exception()

@@ -29,13 +29,21 @@ class RolloutQueue:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        # What is deleted is overwritten on the disk, since it may be a person's who is to be forgotten.
+        self._db.execute("PRAGMA secure_delete=ON")
         self._db.execute(_SCHEMA)
+        self._handed_out: frozenset[str] = frozenset()
         self._count = self._read_count()
 
     @property
     def count(self) -> int:
         """Rollouts that wait."""
         return self._count
+
+    @property
+    def handed_out(self) -> frozenset[str]:
+        """Rollouts that `oldest` gave last: deleting one does not call it back."""
+        return self._handed_out
 
     def put(self, rollout_id: str, event: bytes, *, refused_reason: str = "") -> None:
         """Adds an event; the same id again changes nothing. One with a reason is kept, but not waiting for anything."""
@@ -47,11 +55,13 @@ class RolloutQueue:
             self._count = self._read_count()
 
     def oldest(self, limit: int) -> list[tuple[str, bytes]]:
-        """The next events, in the order they were put."""
+        """The next events, in the order they were put; they are `handed_out` until this is asked again."""
         with self._lock:
-            return self._db.execute(
+            rows = self._db.execute(
                 "SELECT rollout_id, event FROM rollouts WHERE refused_reason = '' ORDER BY position LIMIT ?", (limit,)
             ).fetchall()
+            self._handed_out = frozenset(name for name, _ in rows)
+            return rows
 
     def remove(self, rollout_ids: Sequence[str]) -> None:
         """Kafka has them."""
@@ -60,7 +70,9 @@ class RolloutQueue:
             self._count = self._read_count()
 
     def delete_for(self, *, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> list[str]:
-        """Deletes a rater's rollouts, and these, whether they wait or were refused; which they were."""
+        """Deletes a rater's rollouts, and these, whether they wait or were refused; which they were. Neither they nor
+        what had left the queue before remain readable on the disk.
+        """
         with self._lock:
             named = self._db.execute(
                 "SELECT rollout_id, event FROM rollouts WHERE instr(event, ?) > 0", (rater_id.encode(),)
@@ -72,6 +84,7 @@ class RolloutQueue:
                 if self._db.execute("DELETE FROM rollouts WHERE rollout_id = ?", (name,)).rowcount
             ]
             self._count = self._read_count()
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return gone
 
     def refuse(self, rollout_id: str, reason: str) -> None:

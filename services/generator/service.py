@@ -8,6 +8,7 @@ from typing import Any
 
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc
 
+from services.generator.access import check_said_by
 from services.generator.admission import Admission
 from services.generator.engines.interface import Engine
 from services.generator.generation import Delta, Finished, GenerationRequest, Part, Started
@@ -40,6 +41,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self, request: generator_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[generator_pb2.GenerateResponse]:
         """See generator.proto."""
+        check_said_by(request)
         remaining_s = context.time_remaining()
         ends = time.monotonic() + (remaining_s if remaining_s is not None else float("inf"))
         session = self._sessions.open(request_from_proto(request), remaining_s=remaining_s)

@@ -21,6 +21,7 @@ from services.learner.access.key_table import ApiKeyTable
 from services.learner.access.methods import METHODS
 from services.learner.base_identity import base_identity
 from services.learner.forgetting.forgetting import Forgetting
+from services.learner.forgetting.replicas import Replicas
 from services.learner.ingest.ingest import Ingest
 from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.releaser import Releaser
@@ -89,6 +90,7 @@ class Learner:
 
     server: RpcServer
     access: RoomAccess
+    replicas: Replicas
     ingest: Ingest | None
     releaser: Releaser | None
     trainer: Trainer | None
@@ -100,6 +102,7 @@ class Learner:
     async def start(self) -> None:
         """gRPC first, so that replicas can acknowledge what the releaser announces."""
         self.access.follower.start()
+        self.replicas.start()
         await self.server.start()
         for role in (self.releaser, self.ingest, self.post, self.trainer, self.orders):
             if role is not None:
@@ -117,6 +120,7 @@ class Learner:
             if role is not None:
                 await asyncio.to_thread(role.stop)
         await self.server.drain(_GRACE_S)
+        await asyncio.to_thread(self.replicas.stop)
         await asyncio.to_thread(self.access.follower.stop)
 
 
@@ -171,6 +175,8 @@ def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending
     epoch = _epoch(leadership, roles)
     keys = ApiKeyTable(ground.database, clock=ground.clock)
     access = own_access(ground.settings, keys.fetch)
+    interval_s = ground.settings.access.snapshot_interval_s
+    replicas = Replicas(ground.database, clock=ground.clock, interval_s=interval_s)
 
     def failed(role: str, error: BaseException) -> None:
         def note() -> None:
@@ -193,8 +199,9 @@ def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending
         stack.callback(reward_channel.close)
         trainer = make_learner_trainer(ground, state, reward_channel, held, lambda error: failed("trainer", error))
     return Learner(
-        server=_make_server(ground, state, trainer, keys, access),
+        server=_make_server(ground, state, trainer, keys, access, replicas),
         access=access,
+        replicas=replicas,
         ingest=make_ingest(ground, lambda error: failed("ingest", error)) if "ingest" in roles else None,
         releaser=(
             make_releaser(ground, leadership, state, lambda error: failed("releaser", error))
@@ -221,7 +228,12 @@ def _epoch(leadership: Leadership, roles: Sequence[str]) -> int:
 
 
 def _make_server(
-    ground: Ground, state: State, trainer: Trainer | None, keys: ApiKeyTable, access: RoomAccess
+    ground: Ground,
+    state: State,
+    trainer: Trainer | None,
+    keys: ApiKeyTable,
+    access: RoomAccess,
+    replicas: Replicas,
 ) -> RpcServer:
     learner = ground.settings.learner
     servicer = LearnerServicer(
@@ -240,9 +252,10 @@ def _make_server(
             ground.checkpoints.read_manifest(release.checkpoint_path, release.manifest_sha256).to_json().decode()
         ),
         epoch=state.epoch,
-        forgetting=Forgetting(ground.database, clock=ground.clock),
+        forgetting=Forgetting(ground.database, clock=ground.clock, living=replicas.living),
         keys=keys,
         on_keys_changed=access.follower.look_now,
+        on_replica=replicas.note,
     )
     return RpcServer(
         learner.host,

@@ -2,6 +2,7 @@
 
 A *key ring* is a small JSON file with one or more keys of one use. The newest key signs and hashes; every key in the
 file verifies, so that a key can be rotated by adding one and removing the old one when what it signed has expired.
+Rings of keys that sign are followed while a room runs: `services.shared.followed_ring`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class KeyRing:
         """The key that signs and hashes."""
         return self.keys[0]
 
+    @property
+    def signing(self) -> Key:
+        """The newest: this ring does not change."""
+        return self.newest
+
     def by_id(self, key_id: str) -> Key | None:
         """The live key of that name."""
         return next((key for key in self.keys if key.id == key_id), None)
@@ -64,17 +70,34 @@ def load_or_create(folder: Path, use: KeyUse, clock: Clock) -> KeyRing:
     Several gateways may start on one folder at the same time: the first to put its file in place wins, the others read
     it. Raises Misconfigured when the folder cannot be used or the file is damaged.
     """
-    path = folder / f"{use}.json"
+    path = path_of(folder, use)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _create(path, use, clock())
-        return _read(path, use)
     except OSError as error:
-        raise Misconfigured(
-            f"The keys in {folder} cannot be used: {error}. Make the folder writable for this user, "
-            "or set THUMBLOOP_DEPLOYMENT__SECRETS_DIR to another one."
-        ) from error
+        raise _unusable(folder, error) from error
+    return load(folder, use)
+
+
+def load(folder: Path, use: KeyUse) -> KeyRing:
+    """Reads a key ring that is there. Raises Misconfigured as `load_or_create`."""
+    try:
+        return _read(path_of(folder, use), use)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def path_of(folder: Path, use: KeyUse) -> Path:
+    """Where a ring lies."""
+    return folder / f"{use}.json"
+
+
+def _unusable(folder: Path, error: OSError) -> Misconfigured:
+    return Misconfigured(
+        f"The keys in {folder} cannot be used: {error}. Make the folder writable for this user, "
+        "or set THUMBLOOP_DEPLOYMENT__SECRETS_DIR to another one."
+    )
 
 
 def _create(path: Path, use: KeyUse, now: datetime) -> None:
@@ -123,12 +146,12 @@ def _read(path: Path, use: KeyUse) -> KeyRing:
             for entry in document["keys"]
         ]
         _check(keys)
+        keys.sort(key=lambda key: key.created_time, reverse=True)
     except (ValueError, KeyError, TypeError) as error:
         raise Misconfigured(
             f"{path} is no key file for {use!r} ({error}). Restore it from a backup; if it is lost, delete it, and a "
             "new one is made (what the old one signed is then refused)."
         ) from error
-    keys.sort(key=lambda key: key.created_time, reverse=True)
     return KeyRing(use=use, keys=tuple(keys))
 
 
@@ -140,3 +163,5 @@ def _check(keys: list[Key]) -> None:
         raise ValueError("two keys have one id")
     if any(len(key.secret) < SECRET_BYTES for key in keys):
         raise ValueError(f"a secret is shorter than {SECRET_BYTES} bytes")
+    if zoneless := [key.id for key in keys if key.created_time.tzinfo is None]:
+        raise ValueError(f"the created_time of {', '.join(zoneless)} has no time zone; write +00:00 for UTC")

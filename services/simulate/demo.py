@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from services.embedded.chat_model import ensure_chat_model
 from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
@@ -46,7 +47,8 @@ STORE_DEADLINE_S = 60.0
 PAUSE_DEADLINE_S = 90.0
 GATE_KL_NATS = 5.5
 GATE_SAMPLES = 12
-LEFT_BY_RUNS = ("logs", "journal.jsonl", "store.db")
+MARKER = ".thumbloop-demo"
+"""Stands in folders that the demo made: they hold nothing else, so that the next run may remove them."""
 
 
 @dataclass
@@ -183,15 +185,17 @@ def overrides(seed: int) -> Overrides:
     return {"learner": {"seed": seed, "unrated_wait_s": 6, "reward_min_auroc_low95": 0.5, "gate": gate}}
 
 
-def clear_folder(data_dir: Path) -> None:
-    """Removes what an earlier run has left. Raises Misconfigured for a folder that holds something else."""
-    if not data_dir.exists():
-        return
-    if any(data_dir.iterdir()) and not any((data_dir / name).exists() for name in LEFT_BY_RUNS):
-        raise Misconfigured(
-            f"{data_dir} holds files that no demo has left there. Name an empty folder: the demo begins with one."
-        )
-    shutil.rmtree(data_dir)
+def empty_folder(data_dir: Path) -> None:
+    """Makes the demo's folder, without what an earlier run has left. Raises Misconfigured for another's folder."""
+    if data_dir.exists():
+        if not data_dir.is_dir() or (any(data_dir.iterdir()) and not (data_dir / MARKER).is_file()):
+            raise Misconfigured(
+                f"{data_dir} holds something else than an earlier demo (there is no {MARKER} in it), and the demo "
+                "begins with an empty folder. Name another one with --data-dir, or remove this one yourself."
+            )
+        shutil.rmtree(data_dir)
+    data_dir.mkdir(parents=True)
+    (data_dir / MARKER).write_text("Made by `thumbloop demo`, which removes this folder when it runs again.\n")
 
 
 def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Path) -> int:
@@ -200,11 +204,11 @@ def run_demo(*, seed: int, taste: str, minutes: float, broker: str, data_dir: Pa
     habits = Habits(taste=find_taste(taste))
     if not load_settings().model.path:
         ensure_chat_model()
-    clear_folder(data_dir)
+    empty_folder(data_dir)
     plan = EmbeddedPlan(
         data_dir=data_dir, ports=choose_ports(prefer_defaults=True), broker=broker, overrides=overrides(seed)
     )
-    supervisor = Supervisor(plan, lambda line: console.print(f"[dim]{line}[/]", highlight=False))
+    supervisor = Supervisor(plan, lambda line: console.print(f"[dim]{escape(line)}[/]", highlight=False))
     begun = time.monotonic()
     try:
         supervisor.start()

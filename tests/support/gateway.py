@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc, rollout_pb2
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
+from services.embedded.ports import free_ports
 from services.gateway.main import serve
 from services.shared.access import AccessSnapshot, LiveKey
 from services.shared.access.wire import snapshot_to_proto
@@ -166,6 +167,7 @@ class TestBus:
         self.events: list[OutgoingEvent] = []
         self.failure: ThumbloopError | None = None
         self.delay_s = 0.0
+        self.asked = 0
         self.closed = False
 
     @property
@@ -222,6 +224,7 @@ class _TestPublisher:
         return future
 
     async def publish(self, event: OutgoingEvent) -> Record:
+        self._bus.asked += 1
         await asyncio.sleep(self._bus.delay_s)
         assert not self._bus.closed, "closed under a request"
         return await asyncio.wrap_future(self.send(event))
@@ -319,7 +322,8 @@ async def running_gateway(
             )
     finally:
         stop.set()
-        await asyncio.gather(served, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await served
         await generator_server.stop(None)
         await learner_server.stop(None)
 
@@ -355,15 +359,3 @@ async def _ready(http: httpx.AsyncClient, served: asyncio.Task[None]) -> bool:
         return (await http.get("/readyz")).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports of this machine that nobody used a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -31,6 +31,10 @@ class SmallLog:
         self.refuse_sends = False
         self.lives: dict[str, int] = {}
         """How often each topic was made again."""
+        self.has_topic_ids = True
+        """As brokers have since Kafka 2.8."""
+        self.elections = 0
+        """How often partitions got another leader."""
         self._count = partitions
         self.partitions = {Place(topic, index): Partition(0, []) for topic in topics for index in range(partitions)}
 
@@ -148,8 +152,12 @@ class SmallReader:
         self._check()
         return self._log.cluster
 
+    def topic_id(self, topic: str) -> str:
+        return f"{topic}-{self._log.lives.get(topic, 0)}" if self._log.has_topic_ids else ""
+
     def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
         self._check()
-        return {place: f"{self._log.cluster}/{self._log.lives.get(place.topic, 0)}" for place in places}
+        log = self._log
+        return {place: f"{log.cluster}/{log.lives.get(place.topic, 0)}/{log.elections}" for place in places}
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ from services.gateway.spool.spool import FeedbackSpool, SpoolBounds
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.events import Clock
 from services.shared.ids import utc_now
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.metrics import Metrics
 from tests.support.facts import make_thumb
 
@@ -62,6 +63,7 @@ def open_spool(
     *,
     max_items: int = 1_000,
     max_bytes: int = 10_000_000,
+    forgotten: ForgottenRaters | None = None,
     clock: Clock = utc_now,
     metrics: Metrics | None = None,
     disk: FaultyDisk | None = None,
@@ -70,6 +72,7 @@ def open_spool(
     return FeedbackSpool(
         folder,
         bounds=SpoolBounds(max_items=max_items, max_bytes=max_bytes),
+        forgotten=forgotten or ForgottenRaters(),
         clock=clock,
         metrics=metrics or Metrics(),
         connect=table.connect if disk is None else disk.connect,

@@ -11,12 +11,12 @@ from typing import Any
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
-from services.gateway.limits import TokenBuckets
 from services.shared.access.authenticator import KeyAuthenticator
 from services.shared.access.bearer import presented
 from services.shared.access.keys import PREFIX
 from services.shared.access.scopes import Principal, Scope, anonymous
 from services.shared.domain.errors import Unauthenticated
+from services.shared.limits import TokenBuckets
 
 _SCHEME = HTTPBearer(
     scheme_name="ApiKey",

@@ -40,7 +40,7 @@ def chat_router(
 
     @router.post(
         "/v1/chat/completions",
-        responses={200: ANSWER_DOCUMENT, **error_documents(400, 401, 403, 404, 413, 429, 500, 503, 504)},
+        responses={200: ANSWER_DOCUMENT, **error_documents(400, 401, 403, 404, 408, 413, 429, 500, 503, 504)},
         dependencies=[*access.documented, Depends(access.chat)],
         summary="Answer a chat",
     )

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.gateway.feedback.fate import FeedbackLookup
-from services.gateway.limits import TokenBuckets
 from services.gateway.tokens import FeedbackClaims
 from services.shared.domain.errors import ThumbloopError
+from services.shared.limits import TokenBuckets
 
 WINDOW_S = 120.0
 """How long after its start a gateway asks."""

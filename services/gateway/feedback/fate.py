@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.gateway.feedback.recent import Acknowledged
 from services.shared.domain.feedback import Feedback, FeedbackState
 
 
@@ -39,14 +40,16 @@ class FeedbackLookup(Protocol):
 class SpooledStatements(Protocol):
     """Knows what lies on this gateway's disk."""
 
-    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> Feedback | None:
-        """None: it does not lie there (any more). Raises Unavailable."""
+    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> FeedbackFate | None:
+        """Spooled, or rejected since Kafka will never take it. None: it does not lie there (any more). Rater "" is
+        anybody of the tenant. Raises Unavailable.
+        """
 
 
 class NothingSpooled:
     """Of a gateway without a spool."""
 
-    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> Feedback | None:
+    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> FeedbackFate | None:
         """See SpooledStatements."""
         return None
 
@@ -57,14 +60,14 @@ _REASONS = {
 }
 
 
-def fate_before_ingest(feedback: Feedback, state: FeedbackState) -> FeedbackFate:
-    """Of a statement that was acknowledged here and that the learner does not know yet."""
+def fate_before_ingest(said: Feedback | Acknowledged, state: FeedbackState, *, reason: str = "") -> FeedbackFate:
+    """Of a statement that was acknowledged here and that the learner does not know (yet)."""
     return FeedbackFate(
-        feedback_id=feedback.feedback_id,
+        feedback_id=said.feedback_id,
         state=state,
-        reason=_REASONS.get(state, ""),
-        rollout_id=feedback.rollout_id,
-        rater_id=feedback.rater_id,
-        kind=str(feedback.kind),
-        revision=feedback.revision,
+        reason=reason or _REASONS.get(state, ""),
+        rollout_id=said.rollout_id,
+        rater_id=said.rater_id,
+        kind=str(said.kind),
+        revision=said.revision,
     )

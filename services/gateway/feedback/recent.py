@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.gateway.feedback.turns import StatementId
-from services.shared.domain.feedback import Feedback, FeedbackState
+from services.shared.domain.feedback import Comment, Edit, Feedback, FeedbackBody, FeedbackKind, FeedbackState
 
 
-@dataclass(frozen=True, kw_only=True)
-class Acknowledged:
-    """A statement and what its sender was told."""
+class Acknowledged(NamedTuple):
+    """A statement and what its sender was told. It holds no text: tens of thousands of these are kept."""
 
-    feedback: Feedback
+    feedback_id: str
+    rollout_id: str
+    rater_id: str
+    kind: FeedbackKind
+    revision: int
+    retracted: bool
+    said: FeedbackBody | str | None
+    """The body; in place of a text its digest."""
     state: FeedbackState
+
+    @classmethod
+    def of(cls, feedback: Feedback, state: FeedbackState) -> Acknowledged:
+        """What is kept of it."""
+        return cls(
+            feedback_id=feedback.feedback_id,
+            rollout_id=feedback.rollout_id,
+            rater_id=feedback.rater_id,
+            kind=feedback.kind,
+            revision=feedback.revision,
+            retracted=feedback.retracted,
+            said=_said(feedback),
+            state=state,
+        )
 
     def says_the_same(self, other: Feedback) -> bool:
         """Equal in all that a sender decides, the revision apart: an id keeps the one it was first stored with."""
-        mine = self.feedback
-        return (mine.rollout_id, mine.kind, mine.digest, mine.retracted) == (
+        return (self.rollout_id, self.kind, self.said, self.retracted) == (
             other.rollout_id,
             other.kind,
-            other.digest,
+            _said(other),
             other.retracted,
         )
 
@@ -39,10 +58,16 @@ class RecentFeedback:
         """None: unknown, or too long ago."""
         return self._entries.get(statement_id)
 
-    def remember(self, acknowledged: Acknowledged) -> None:
+    def find_of_tenant(self, tenant: str, feedback_id: str) -> Acknowledged | None:
+        """The newest under that id, whoever said it. Looks at all entries: for what is rarely asked."""
+        for name in reversed(self._entries):
+            if name.feedback_id == feedback_id and name.tenant == tenant:
+                return self._entries[name]
+        return None
+
+    def remember(self, statement_id: StatementId, acknowledged: Acknowledged) -> None:
         """Forgets the oldest when full."""
-        feedback = acknowledged.feedback
-        self._entries[StatementId(feedback.meta.tenant, feedback.rater_id, feedback.feedback_id)] = acknowledged
+        self._entries[statement_id] = acknowledged
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
@@ -52,7 +77,11 @@ class RecentFeedback:
         theirs = [
             name
             for name, known in self._entries.items()
-            if name.tenant == tenant and (name.rater_id == rater_id or known.feedback.rollout_id in gone)
+            if name.tenant == tenant and (name.rater_id == rater_id or known.rollout_id in gone)
         ]
         for name in theirs:
             del self._entries[name]
+
+
+def _said(feedback: Feedback) -> FeedbackBody | str | None:
+    return feedback.digest if isinstance(feedback.body, (Edit, Comment)) else feedback.body

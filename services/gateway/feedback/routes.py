@@ -36,7 +36,7 @@ def feedback_router(
     @router.post(
         "/v1/feedback",
         summary="Say what you think of an answer",
-        responses=error_documents(400, 401, 403, 409, 413, 429, 500, 503),
+        responses=error_documents(400, 401, 403, 408, 409, 413, 429, 500, 503),
     )
     async def create_feedback(
         body: FeedbackRequestBody, traceparent: Annotated[str, Header()] = ""
@@ -47,12 +47,11 @@ def feedback_router(
         statement; the highest `revision` of a kind holds. `retracted` takes back what was said of that kind.
         """
         acknowledged = await acceptor.accept(body, traceparent=traceparent)
-        feedback = acknowledged.feedback
         return FeedbackAnswerBody.model_validate(
             {
-                "feedback_id": feedback.feedback_id,
+                "feedback_id": acknowledged.feedback_id,
                 "state": str(acknowledged.state),
-                "revision": feedback.revision,
+                "revision": acknowledged.revision,
             }
         )
 

@@ -78,7 +78,7 @@ class _Replay:
 
 
 async def _whole_request(receive: Receive) -> list[Message]:
-    """Until the body's end, or the client's. The bound on bodies is checked by whoever gives them."""
+    """Until the body's end, or the client's. Whoever gives the messages bounds their size and the time they take."""
     messages = [await receive()]
     while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
         messages.append(await receive())
@@ -97,11 +97,10 @@ def _right_statement(messages: list[Message]) -> AnyStatement | None:
 
 
 async def _answer(acknowledged: Acknowledged, send: Send) -> None:
-    feedback = acknowledged.feedback
     told: dict[str, Any] = {
-        "feedback_id": feedback.feedback_id,
+        "feedback_id": acknowledged.feedback_id,
         "state": str(acknowledged.state),
-        "revision": feedback.revision,
+        "revision": acknowledged.revision,
     }
     body = _json(told).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -2,7 +2,9 @@
 
 Three sinks, by broker and disk. `KafkaFeedbackSink` has no disk: Kafka or 503. `SpoolingFeedbackSink` turns to the
 spool where Kafka does not acknowledge in time. `KeepingFeedbackSink`, for the embedded broker, puts every item on disk
-too, since that broker may lose what it acknowledged.
+first, since that broker may lose what it acknowledged.
+
+All refuse, with InvalidInput, what the log would refuse for its size: what is acknowledged must be able to get there.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ import asyncio
 from concurrent.futures import Future
 from typing import Protocol
 
+from services.gateway.feedback.fate import FeedbackFate, fate_before_ingest
 from services.gateway.spool.item import SpoolKey, StoredItem, spool_item
 from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import outgoing
-from services.gateway.spool.spool import FeedbackSpool
+from services.gateway.spool.spool import SPOOL_FULL, FeedbackSpool
 from services.shared.bus.interface import OutgoingEvent, Publisher
 from services.shared.contracts.feedback import decode_feedback, encode_feedback
 from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
@@ -30,7 +33,8 @@ class FeedbackSink(Protocol):
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """ACCEPTED when the log has it, SPOOLED when this gateway's disk has it. Raises Unavailable when neither does;
-        sending it again is then safe. Raises Conflict where another statement lies on disk under the same id.
+        sending it again is then safe. Raises Conflict where another statement lies on disk under the same id,
+        InvalidInput for what is too large, PermissionDenied when its rater was forgotten meanwhile.
         """
 
 
@@ -44,13 +48,15 @@ class Waker(Protocol):
 class KafkaFeedbackSink:
     """Straight to the topic `feedback`, acks=all; 503 while Kafka is away."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, *, max_event_bytes: int) -> None:
         self._publisher = publisher
+        self._max_event_bytes = max_event_bytes
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
+        event = _event(feedback, self._max_event_bytes)
         try:
-            await self._publisher.publish(_event(feedback))
+            await self._publisher.publish(event)
         except (Unavailable, Busy) as error:
             raise Unavailable(
                 "Your feedback could not be stored: the log is away for the moment. Send it again with the same "
@@ -67,12 +73,27 @@ class SpoolSearch:
     def __init__(self, spool: FeedbackSpool) -> None:
         self._spool = spool
 
-    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> Feedback | None:
-        """A rater's statement that lies on this gateway's disk, also of the time before a restart."""
-        stored: StoredItem | None = await asyncio.wrap_future(
-            self._spool.find(tenant=tenant, rater_id=rater_id, feedback_id=feedback_id)
-        )
-        return None if stored is None else decode_feedback(stored.item.event)
+    async def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> FeedbackFate | None:
+        """See SpooledStatements. Knows statements of the time before a restart too."""
+        try:
+            stored: StoredItem | None = await asyncio.wrap_future(
+                self._spool.find(tenant=tenant, rater_id=rater_id, feedback_id=feedback_id)
+            )
+        except Unavailable as error:
+            raise Unavailable(
+                "This gateway's disk, where your feedback may lie, cannot be read for the moment. Ask again.",
+                reason="SPOOL_UNREADABLE",
+                retry_after=RETRY_AFTER_S,
+            ) from error
+        if stored is None:
+            return None
+        feedback = decode_feedback(stored.item.event)
+        if stored.refused_reason:
+            why = (
+                f"Kafka will never take it ({stored.refused_reason}); it lies on the gateway's disk, and trains nothing"
+            )
+            return fate_before_ingest(feedback, FeedbackState.REJECTED, reason=why)
+        return fate_before_ingest(feedback, FeedbackState.SPOOLED)
 
 
 class SpoolingFeedbackSink:
@@ -82,45 +103,79 @@ class SpoolingFeedbackSink:
     """
 
     def __init__(
-        self, *, publisher: Publisher, spool: FeedbackSpool, drainer: Waker, outage: Outage, patience_s: float
+        self,
+        *,
+        publisher: Publisher,
+        spool: FeedbackSpool,
+        drainer: Waker,
+        outage: Outage,
+        patience_s: float,
+        max_event_bytes: int,
     ) -> None:
         self._publisher = publisher
         self._spool = spool
         self._drainer = drainer
         self._outage = outage
         self._patience_s = patience_s
+        self._max_event_bytes = max_event_bytes
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
-        event = _event(feedback)
-        if not self._outage.running and not self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id):
-            try:
-                async with asyncio.timeout(self._patience_s):
-                    await self._publisher.publish(event)
-                return FeedbackState.ACCEPTED
-            except (TimeoutError, Unavailable) as error:
-                # It may still be written: it is sent again from the spool, and its id makes that once.
-                self._outage.begin(error)
-            except Busy:
-                pass
-        await asyncio.wrap_future(self._spool.put(spool_item(feedback, event.value)))
+        event = _event(feedback, self._max_event_bytes)
+        direct = not self._outage.running and not self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id)
+        if direct and await self._published(event):
+            return FeedbackState.ACCEPTED
+        try:
+            await asyncio.wrap_future(self._spool.put(spool_item(feedback, event.value)))
+        except Unavailable as error:
+            if direct or not self._may_pass_by(feedback, error) or not await self._published(event):
+                raise
+            self._outage.end()
+            return FeedbackState.ACCEPTED
         self._drainer.wake()
         return FeedbackState.SPOOLED
 
+    def _may_pass_by(self, feedback: Feedback, refusal: Unavailable) -> bool:
+        """Whether the log may be tried for what the disk did not take, although the log is held to be away.
+
+        A disk that fails keeps the drainer from finding out that the log is back. One that is full does not, unless
+        nothing waits there: while the log is away, nobody is then kept waiting for it.
+        """
+        if self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id):
+            return False
+        return refusal.reason != SPOOL_FULL or not self._spool.anything_waits
+
+    async def _published(self, event: OutgoingEvent) -> bool:
+        """Whether the log acknowledged it in time. If not it may still be written: it is sent again, and its id makes
+        that once.
+        """
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._publisher.publish(event)
+        except (TimeoutError, Unavailable) as error:
+            self._outage.begin(error)
+            return False
+        except Busy:
+            return False
+        return True
+
 
 class KeepingFeedbackSink:
-    """To the topic and to the spool at the same time; the answer rests on the disk alone."""
+    """To the spool, then to the topic; the answer rests on the disk alone."""
 
-    def __init__(self, *, publisher: Publisher, spool: FeedbackSpool, outage: Outage, patience_s: float) -> None:
+    def __init__(
+        self, *, publisher: Publisher, spool: FeedbackSpool, outage: Outage, patience_s: float, max_event_bytes: int
+    ) -> None:
         self._publisher = publisher
         self._spool = spool
         self._outage = outage
         self._patience_s = patience_s
+        self._max_event_bytes = max_event_bytes
         self._deliveries: set[asyncio.Task[ThumbloopError | TimeoutError | None]] = set()
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
-        event = _event(feedback)
+        event = _event(feedback, self._max_event_bytes)
         item = spool_item(feedback, event.value)
         direct = not self._outage.running and not self._spool.has_waiting(item.key.tenant, item.key.rollout_id)
         placed = self._spool.put(item, sent=direct)
@@ -143,17 +198,15 @@ class KeepingFeedbackSink:
     async def _deliver(
         self, event: OutgoingEvent, key: SpoolKey, placed: Future[int]
     ) -> ThumbloopError | TimeoutError | None:
-        """Publishes; what was not acknowledged waits in the spool from then on. Gives why it was not."""
-        failure = await self._publish(event)
-        if failure is None:
-            return None
+        """Publishes what the disk has taken; what was not acknowledged waits there then. Gives why it was not."""
         try:
             position = await asyncio.wrap_future(placed)
-        except ThumbloopError:  # the request gets it
-            return failure
+        except ThumbloopError as error:  # the request gets it; what it is told was not stored must not count
+            return error
+        failure = await self._publish(event)
         if isinstance(failure, InvalidInput):
             await asyncio.wrap_future(self._spool.remove([position]))
-        else:
+        elif failure is not None:
             self._spool.mark_waiting(position, key)
         return failure
 
@@ -169,5 +222,13 @@ class KeepingFeedbackSink:
         return None
 
 
-def _event(feedback: Feedback) -> OutgoingEvent:
-    return outgoing(feedback.rollout_id, encode_feedback(feedback))
+def _event(feedback: Feedback, max_bytes: int) -> OutgoingEvent:
+    event = outgoing(feedback.rollout_id, encode_feedback(feedback))
+    size = len(event.value)
+    if size > max_bytes:
+        raise InvalidInput(
+            f"Your feedback takes {size} bytes, and at most {max_bytes} are taken. Shorten the text.",
+            reason="EVENT_TOO_LARGE",
+            field="text",
+        )
+    return event

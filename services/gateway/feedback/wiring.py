@@ -22,12 +22,17 @@ from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool, SpoolBounds
 from services.shared.bus.interface import Publisher
 from services.shared.ids import utc_now
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.settings import Settings
 from services.shared.telemetry.metrics import Metrics
 
 
 async def _nothing() -> None:
     """There is no spool to empty."""
+
+
+def _sends_nothing(tenant: str, rater_id: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,8 @@ class Durability:
     spooled: SpooledStatements = field(default_factory=NothingSpooled)
     spool: FeedbackSpool | None = None
     run: Callable[[], Coroutine[Any, Any, None]] = _nothing
+    is_sending: Callable[[str, str], bool] = _sends_nothing
+    """Whether something of a (tenant, rater) is on its way from the spool. To be asked on the event loop."""
 
     async def close(self) -> None:
         """Finishes the disk's writes and lets go of the folder. After the publisher was closed. Twice is once."""
@@ -46,14 +53,21 @@ class Durability:
 
 
 def open_durability(
-    settings: Settings, *, publisher: Publisher, stored: StoredFeedback, metrics: Metrics
+    settings: Settings,
+    *,
+    publisher: Publisher,
+    stored: StoredFeedback,
+    forgotten: ForgottenRaters,
+    metrics: Metrics,
 ) -> Durability:
-    """Opens the spool where there is one. Raises Misconfigured: the folder is another gateway's, or damaged."""
-    room = settings.gateway.spool
+    """Opens the spool where there is one, which adds to `forgotten` whom it knows. Raises Misconfigured: the folder is
+    another gateway's, or damaged.
+    """
+    room, most = settings.gateway.spool, settings.bus.max_event_bytes
     if not room.enabled:
-        return Durability(sink=KafkaFeedbackSink(publisher))
+        return Durability(sink=KafkaFeedbackSink(publisher, max_event_bytes=most))
     bounds = SpoolBounds(max_items=room.max_items, max_bytes=room.max_bytes)
-    spool = FeedbackSpool(settings.spool_dir, bounds=bounds, clock=utc_now, metrics=metrics)
+    spool = FeedbackSpool(settings.spool_dir, bounds=bounds, forgotten=forgotten, clock=utc_now, metrics=metrics)
     sender, outage = Sender(publisher, patience_s=room.patience_s), Outage()
     if settings.bus.embedded:
         confirmer = SpoolConfirmer(
@@ -65,10 +79,19 @@ def open_durability(
             interval_s=room.confirm_interval_s,
             resend_after_s=room.resend_after_s,
         )
-        keeping = KeepingFeedbackSink(publisher=publisher, spool=spool, outage=outage, patience_s=room.patience_s)
-        return Durability(sink=keeping, spooled=SpoolSearch(spool), spool=spool, run=confirmer.run)
+        sink: FeedbackSink = KeepingFeedbackSink(
+            publisher=publisher, spool=spool, outage=outage, patience_s=room.patience_s, max_event_bytes=most
+        )
+        return Durability(
+            sink=sink, spooled=SpoolSearch(spool), spool=spool, run=confirmer.run, is_sending=sender.is_sending
+        )
     drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
-    spooling = SpoolingFeedbackSink(
-        publisher=publisher, spool=spool, drainer=drainer, outage=outage, patience_s=room.patience_s
+    sink = SpoolingFeedbackSink(
+        publisher=publisher,
+        spool=spool,
+        drainer=drainer,
+        outage=outage,
+        patience_s=room.patience_s,
+        max_event_bytes=most,
     )
-    return Durability(sink=spooling, spooled=SpoolSearch(spool), spool=spool, run=drainer.run)
+    return Durability(sink=sink, spooled=SpoolSearch(spool), spool=spool, run=drainer.run, is_sending=sender.is_sending)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 
 import grpc
 import grpc.aio
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
-from services.gateway.forgetting.service import Forgotten
+from services.gateway.forgetting.service import Forgotten, Progress
 from services.shared.rpc.statuses import error_from_rpc
-
-RELEASES_ASKED = 100
 
 
 class GrpcForgetting:
@@ -31,21 +29,16 @@ class GrpcForgetting:
             control_id=done.control_id, rollouts=done.rollouts, feedback=done.feedback, versions=tuple(done.versions)
         )
 
-    async def control(self, control_id: str, *, timeout_s: float) -> tuple[datetime | None, tuple[str, ...]]:
+    async def control(self, control_id: str, *, timeout_s: float) -> Progress:
         """See ForgettingLearner."""
         try:
             found = await self._stub.GetControl(learner_pb2.GetControlRequest(control_id=control_id), timeout=timeout_s)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
         published = found.publish_time.ToDatetime(tzinfo=UTC) if found.HasField("publish_time") else None
-        return published, tuple(found.acknowledged_by)
-
-    async def serving_replicas(self, *, timeout_s: float) -> frozenset[str]:
-        """See ForgettingLearner."""
-        try:
-            page = await self._stub.ListReleases(
-                learner_pb2.ListReleasesRequest(page_size=RELEASES_ASKED), timeout=timeout_s
-            )
-        except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
-        return frozenset(replica for release in page.releases for replica in release.acknowledged_by)
+        return Progress(
+            control_id=control_id,
+            publish_time=published,
+            acknowledged_by=tuple(found.acknowledged_by),
+            waiting_for=tuple(found.waiting_for),
+        )

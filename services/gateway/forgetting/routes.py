@@ -30,7 +30,7 @@ class ProgressBody(BaseModel):
     control_id: str
     publish_time: datetime | None = Field(description="When Kafka had it; null: not yet.")
     acknowledged_by: list[str] = Field(description="Replicas that carried it out.")
-    waiting_for: list[str] = Field(description="Known replicas that have not yet.")
+    waiting_for: list[str] = Field(description="The learner and replicas that live, as far as they have not.")
 
 
 def forgetting_router(service: ForgettingService) -> APIRouter:

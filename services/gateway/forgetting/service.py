@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -13,7 +13,6 @@ from services.shared.domain.events import NewId
 FORGET_TIMEOUT_S = 60.0
 """A transaction over all that somebody ever said."""
 LOOK_TIMEOUT_S = 5.0
-LEARNER = "learner"
 MAX_USER_CHARS = 256
 
 
@@ -29,7 +28,7 @@ class Forgotten:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """`waiting_for`: replicas known to this gateway that have not said that they carried the order out."""
+    """`waiting_for`: the learner and replicas that live, as far as they have not said that they carried it out."""
 
     control_id: str
     publish_time: datetime | None
@@ -43,11 +42,8 @@ class ForgettingLearner(Protocol):
     async def forget(self, *, tenant: str, rater_ids: tuple[str, ...], control_id: str, timeout_s: float) -> Forgotten:
         """Raises InvalidInput, Conflict, Unavailable, DeadlineExceeded."""
 
-    async def control(self, control_id: str, *, timeout_s: float) -> tuple[datetime | None, tuple[str, ...]]:
-        """When Kafka had the order, and who carried it out. Raises NotFound, Unavailable."""
-
-    async def serving_replicas(self, *, timeout_s: float) -> frozenset[str]:
-        """Replicas that say they serve a release. Raises Unavailable."""
+    async def control(self, control_id: str, *, timeout_s: float) -> Progress:
+        """How far an order is, as the learner knows. Raises NotFound, Unavailable."""
 
 
 class ForgettingService:
@@ -87,11 +83,6 @@ class ForgettingService:
 
     async def progress(self, control_id: str) -> Progress:
         """How far an order has been carried out. Raises NotFound, Unavailable."""
-        publish_time, acknowledged_by = await self._learner.control(control_id, timeout_s=LOOK_TIMEOUT_S)
-        expected = {LEARNER, self._replica_id} | await self._learner.serving_replicas(timeout_s=LOOK_TIMEOUT_S)
-        return Progress(
-            control_id=control_id,
-            publish_time=publish_time,
-            acknowledged_by=acknowledged_by,
-            waiting_for=tuple(sorted(expected - set(acknowledged_by))),
-        )
+        progress = await self._learner.control(control_id, timeout_s=LOOK_TIMEOUT_S)
+        waiting = {*progress.waiting_for, self._replica_id} - {*progress.acknowledged_by}  # this one lives, for certain
+        return replace(progress, waiting_for=tuple(sorted(waiting)))

@@ -80,7 +80,9 @@ class SpoolDrainer:
 
 
 async def refuse(spool: FeedbackSpool, stored: StoredItem, error: InvalidInput) -> None:
-    """Puts aside what Kafka will never take; it can only be that a bound was lowered after it was acknowledged."""
+    """Puts aside what Kafka will never take: its topic takes less than this gateway was told, or a bound was lowered
+    after the acknowledgement.
+    """
     key = stored.item.key
     _log.error("spool_item_refused", rollout_id=key.rollout_id, feedback_id=key.feedback_id, cause=error.message)
     await asyncio.wrap_future(spool.refuse(stored, error.reason))

@@ -44,6 +44,8 @@ class StoredItem:
     position: int
     spooled_time: float
     """Seconds since 1970."""
+    refused_reason: str = ""
+    """Why Kafka will never take it; "": it may."""
     item: SpoolItem
 
 

@@ -28,13 +28,25 @@ class Sender:
     def __init__(self, publisher: Publisher, *, patience_s: float) -> None:
         self._publisher = publisher
         self._patience_s = patience_s
+        self._sending: tuple[StoredItem, ...] = ()
+
+    def is_sending(self, tenant: str, rater_id: str) -> bool:
+        """Whether something of a rater is on its way. To be asked on the event loop that sends."""
+        return any((stored.item.key.tenant, stored.item.key.rater_id) == (tenant, rater_id) for stored in self._sending)
 
     async def send(self, items: Iterable[StoredItem]) -> Sent:
         """Sends rollouts beside one another, the items of each one after another: the next when the one before was
-        acknowledged. `items` are in the order of arrival.
+        acknowledged. `items` are in the order of arrival. One call at a time.
         """
+        self._sending = tuple(items)
+        try:
+            return await self._send()
+        finally:
+            self._sending = ()
+
+    async def _send(self) -> Sent:
         chains: dict[tuple[str, str], list[StoredItem]] = {}
-        for stored in items:
+        for stored in self._sending:
             chains.setdefault((stored.item.key.tenant, stored.item.key.rollout_id), []).append(stored)
         sent = Sent()
         await asyncio.gather(*(self._send_chain(chain, sent) for chain in chains.values()))

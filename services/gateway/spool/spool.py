@@ -14,15 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from services.gateway.forgetting.refusal import person_forgotten
 from services.gateway.spool import table
 from services.gateway.spool.disk import RETRY_AFTER_S, SpoolDisk
 from services.gateway.spool.folder import FolderOwnership
 from services.gateway.spool.item import SpoolItem, SpoolKey, StoredItem
 from services.shared.domain.errors import Conflict, Unavailable
 from services.shared.domain.events import Clock
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.metrics import Metrics
 
 Connect = Callable[[Path], sqlite3.Connection]
+SPOOL_FULL = "SPOOL_FULL"
+"""Reason of the refusal."""
+_OF_FORGOTTEN = -1
+"""In place of a position: nothing was put."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +47,18 @@ class FeedbackSpool:
         folder: Path,
         *,
         bounds: SpoolBounds,
+        forgotten: ForgottenRaters,
         clock: Clock,
         metrics: Metrics,
         connect: Connect = table.connect,
     ) -> None:
-        """Opens the folder, made at first use, and counts what an earlier run left. Raises Misconfigured."""
+        """Opens the folder, made at first use, and counts what an earlier run left. Raises Misconfigured.
+
+        Nothing is put of raters in `forgotten`, and those whom an earlier run deleted are added to it: so they are
+        known after a restart before the orders can be read again.
+        """
         self._bounds = bounds
+        self._forgotten = forgotten
         self._clock = clock
         self._metrics = metrics
         self._lock = threading.Lock()
@@ -58,6 +70,8 @@ class FeedbackSpool:
             connection = connect(folder)
             found = table.totals(connection)
             self._oldest_time = table.oldest_time(connection)
+            for tenant, rater_id in table.tombstones(connection):
+                forgotten.add(tenant, rater_id)
         except BaseException:
             self._ownership.release()
             raise
@@ -86,6 +100,11 @@ class FeedbackSpool:
         """Whether one more small item would be taken."""
         return self._items < self._bounds.max_items and self._bytes < self._bounds.max_bytes
 
+    @property
+    def anything_waits(self) -> bool:
+        """Whether something waits to be sent: whoever sends it finds out when the log is back."""
+        return bool(self._waiting)
+
     def has_waiting(self, tenant: str, rollout_id: str) -> bool:
         """Whether items of a rollout wait to be sent."""
         return (tenant, rollout_id) in self._waiting
@@ -93,14 +112,22 @@ class FeedbackSpool:
     def put(self, item: SpoolItem, *, sent: bool = False) -> Future[int]:
         """Its position, when the disk has it. The same item again is stored once.
 
-        `sent`: it is on its way to the log already. Raises Unavailable at once when full; the future fails with
-        Unavailable where the disk does, and with Conflict when another statement lies there under the same key.
+        `sent`: it is handed to the log as soon as it lies here. Raises Unavailable at once when full; the future fails
+        with Unavailable where the disk does, with Conflict when another statement lies there under the same key, and
+        with PermissionDenied when its rater was forgotten.
         """
         self._reserve(item, sent=sent)
         answer: Future[int] = Future()
         answer.set_running_or_notify_cancel()
         now = self._clock().timestamp()
-        done = self._disk.submit(lambda connection: table.insert(connection, item, now))
+
+        def insert(connection: sqlite3.Connection) -> tuple[int, bool]:
+            # Asked on the disk's thread: what comes here after `delete_for` must not undo it.
+            if self._forgotten.has(item.key.tenant, item.key.rater_id):
+                return _OF_FORGOTTEN, False
+            return table.insert(connection, item, now)
+
+        done = self._disk.submit(insert)
         done.add_done_callback(lambda placed: self._placed(item, sent, placed, answer))
         return answer
 
@@ -109,7 +136,7 @@ class FeedbackSpool:
         return self._disk.submit(lambda connection: table.oldest(connection, limit, after))
 
     def find(self, *, tenant: str, rater_id: str, feedback_id: str) -> Future[StoredItem | None]:
-        """A rater's item."""
+        """A rater's item, one that Kafka refused included; rater "" is anybody of the tenant."""
         return self._disk.submit(lambda connection: table.find(connection, tenant, rater_id, feedback_id))
 
     def remove(self, positions: Sequence[int]) -> Future[int]:
@@ -117,13 +144,15 @@ class FeedbackSpool:
         return self._leaving(lambda connection: table.remove(connection, positions))
 
     def delete_for(self, *, tenant: str, rater_ids: Sequence[str], rollout_ids: Sequence[str]) -> Future[int]:
-        """Deletes what these raters said and what was said of these rollouts. Gives how many items that were.
+        """Deletes what these raters said and what was said of these rollouts, and keeps a tombstone for each rater.
+        Gives how many items that were. To be called when `forgotten` has them.
 
         Before it answers, deleted bytes are overwritten in the file, and its write-ahead log is emptied.
         """
 
         def delete(connection: sqlite3.Connection) -> list[table.Gone]:
             self._empty_log = True
+            table.bury(connection, tenant, rater_ids)
             return table.delete_for(connection, tenant, rater_ids, rollout_ids)
 
         return self._leaving(delete)
@@ -180,7 +209,7 @@ class FeedbackSpool:
             raise Unavailable(
                 f"Your feedback could not be stored: this gateway's disk holds {self._items} items, as many as "
                 "may be there. Send it again later with the same feedback_id; that is safe.",
-                reason="SPOOL_FULL",
+                reason=SPOOL_FULL,
                 retry_after=RETRY_AFTER_S,
             )
 
@@ -198,6 +227,8 @@ class FeedbackSpool:
                     self._wait_less(item.key)
         if error is not None:
             answer.set_exception(error)
+        elif position == _OF_FORGOTTEN:
+            answer.set_exception(person_forgotten())
         elif position == 0:
             answer.set_exception(_used_twice(item))
         else:

@@ -32,10 +32,16 @@ CREATE TABLE IF NOT EXISTS items (
     UNIQUE (tenant, rollout_id, rater_id, kind, feedback_id)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS items_of_rater ON items (tenant, rater_id, feedback_id);
+CREATE INDEX IF NOT EXISTS items_of_tenant ON items (tenant, feedback_id);
+CREATE TABLE IF NOT EXISTS tombstones (
+    tenant TEXT NOT NULL,
+    rater_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, rater_id)
+) STRICT, WITHOUT ROWID;
 """
 _KEY = "tenant = ? AND rollout_id = ? AND rater_id = ? AND kind = ? AND feedback_id = ?"
 _RETURNING = f"RETURNING position, length(event) + {ROW_BYTES}, tenant, rollout_id, refused_reason <> ''"
-_COLUMNS = "position, spooled_time, tenant, rollout_id, rater_id, kind, feedback_id, content, event"
+_COLUMNS = "position, spooled_time, refused_reason, tenant, rollout_id, rater_id, kind, feedback_id, content, event"
 
 
 class Gone(NamedTuple):
@@ -124,10 +130,11 @@ def oldest(connection: sqlite3.Connection, limit: int, after: int) -> list[Store
 
 
 def find(connection: sqlite3.Connection, tenant: str, rater_id: str, feedback_id: str) -> StoredItem | None:
-    """The first item of a rater under that id."""
+    """The first item of a rater under that id; rater "" is anybody."""
+    whose, values = ("AND rater_id = ?", (rater_id,)) if rater_id else ("", ())
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM items WHERE tenant = ? AND rater_id = ? AND feedback_id = ? ORDER BY position LIMIT 1",
-        (tenant, rater_id, feedback_id),
+        f"SELECT {_COLUMNS} FROM items WHERE tenant = ? AND feedback_id = ? {whose} ORDER BY position LIMIT 1",
+        (tenant, feedback_id, *values),
     ).fetchone()
     return None if row is None else _stored(row)
 
@@ -165,6 +172,16 @@ def delete_for(
     return gone
 
 
+def bury(connection: sqlite3.Connection, tenant: str, rater_ids: Iterable[str]) -> None:
+    """Remembers that these raters were forgotten. Twice is once."""
+    connection.executemany("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", [(tenant, rater) for rater in rater_ids])
+
+
+def tombstones(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """(tenant, rater id) of all that were forgotten here."""
+    return connection.execute("SELECT tenant, rater_id FROM tombstones").fetchall()
+
+
 def totals(connection: sqlite3.Connection) -> Totals:
     """Counted anew."""
     items, size = connection.execute(
@@ -178,14 +195,19 @@ def totals(connection: sqlite3.Connection) -> Totals:
 
 
 def oldest_time(connection: sqlite3.Connection) -> float | None:
-    """When the oldest item came; None: there is none."""
-    row = connection.execute("SELECT spooled_time FROM items ORDER BY position LIMIT 1").fetchone()
+    """When the oldest item came that Kafka may take; None: there is none."""
+    row = connection.execute(
+        "SELECT spooled_time FROM items WHERE refused_reason = '' ORDER BY position LIMIT 1"
+    ).fetchone()
     return None if row is None else float(row[0])
 
 
-def _stored(row: tuple[int, float, str, str, str, str, str, str, bytes]) -> StoredItem:
-    position, spooled_time, tenant, rollout_id, rater_id, kind, feedback_id, content, event = row
+def _stored(row: tuple[int, float, str, str, str, str, str, str, str, bytes]) -> StoredItem:
+    position, spooled_time, refused_reason, tenant, rollout_id, rater_id, kind, feedback_id, content, event = row
     key = SpoolKey(tenant=tenant, rollout_id=rollout_id, rater_id=rater_id, kind=kind, feedback_id=feedback_id)
     return StoredItem(
-        position=position, spooled_time=spooled_time, item=SpoolItem(key=key, content=content, event=event)
+        position=position,
+        spooled_time=spooled_time,
+        refused_reason=refused_reason,
+        item=SpoolItem(key=key, content=content, event=event),
     )

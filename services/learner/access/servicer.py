@@ -24,10 +24,13 @@ from services.shared.rpc import current_caller
 class AccessMethods:
     """A part of the servicer: `LearnerServicer` inherits it. Errors become statuses in the server's interceptor."""
 
-    def __init__(self, *, keys: ApiKeyTable, on_keys_changed: Callable[[], None]) -> None:
-        """`on_keys_changed` hears of every key that was made or revoked."""
+    def __init__(
+        self, *, keys: ApiKeyTable, on_keys_changed: Callable[[], None], on_replica: Callable[[str], None]
+    ) -> None:
+        """`on_keys_changed` hears of every key that was made or revoked, `on_replica` of each that asks for them."""
         self._keys = keys
         self._on_keys_changed = on_keys_changed
+        self._on_replica = on_replica
 
     async def CreateApiKey(
         self, request: learner_pb2.CreateApiKeyRequest, context: Any
@@ -69,6 +72,7 @@ class AccessMethods:
         self, request: learner_pb2.GetAccessSnapshotRequest, context: Any
     ) -> learner_pb2.GetAccessSnapshotResponse:
         """See the proto."""
+        self._on_replica(request.replica_id)
         snapshot = await asyncio.to_thread(self._keys.snapshot)
         return snapshot_to_proto(snapshot, known_digest=request.known_digest)
 

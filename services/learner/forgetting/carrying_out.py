@@ -1,4 +1,5 @@
-"""The learner's own share of an order to forget, once the store has let go of the person: memory and dead letters."""
+"""The learner's own share of an order to forget, once the store has let go of the person: memory, dead letters, and the
+store's log."""
 
 from __future__ import annotations
 
@@ -40,13 +41,14 @@ class OrderWork:
         self._eraser = eraser
 
     def forget(self, control_id: str, order: Forget) -> None:
-        """Returns when memory and dead letters hold nothing more, and the store knows it. Raises Busy, Unavailable,
-        NotSupported (the broker cannot delete records: then the order stays unacknowledged).
+        """Returns when memory, dead letters and the store's log hold nothing more, and the store knows it. Raises Busy,
+        Unavailable, NotSupported (the broker cannot delete records: then the order stays unacknowledged).
         """
         if self._is_done(control_id):
             return
         if self._abandon(order.rollout_ids):
             raise Busy("the trainer still holds a batch of theirs; it gives it up at its next safe point.")
+        self._database.clear_log()
         if self._eraser is not None:
             self._eraser.erase(rater_ids=[order.rater_id], rollout_ids=order.rollout_ids)
         self._acknowledgements.control(replica_id=self._consumer, control_id=control_id)

@@ -1,21 +1,26 @@
 """Takes a person's events out of the dead-letter topics at once, instead of waiting for retention.
 
-A log loses records from its beginning alone. So what is to stay of the part that goes is published again at the end
-first, with its headers, and then everything up to the last of the person's records is deleted. A crash between the two
-leaves survivors twice; they are dead letters all the same, and replaying one twice changes nothing.
+A log loses records from its beginning alone. So a partition is taken away in *windows* up to the last of the person's
+records: what is to stay of a window is published again at the end, with its headers, and then the window is deleted. At
+most one window is in memory, and a crash or an outage leaves at most one window's survivors twice; they are dead
+letters all the same, and replaying one twice changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 
-from services.shared.bus.dead_letters import DeadLetter, dead_letter_topics, partitions, read_dead_letters
-from services.shared.bus.interface import Bus, OutgoingEvent, Place, Publisher
+from services.shared.bus.dead_letters import dead_letter_topics, read_dead_letters, read_part
+from services.shared.bus.interface import Bus, OutgoingEvent, Place, Publisher, Record
 from services.shared.bus.traces import Traces, is_rollout_id
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import Busy, Unavailable
 from services.shared.telemetry.log import get_logger
 
 ACK_TIMEOUT_S = 30.0
+WINDOW = 200
+WINDOW_BYTES = 8_000_000
+"""A window ends with the record that reaches either."""
 
 _log = get_logger()
 
@@ -28,16 +33,12 @@ class DeadLetterEraser:
         self._publisher = publisher
 
     def erase(self, *, rater_ids: Sequence[str], rollout_ids: Sequence[str]) -> int:
-        """How many records of theirs are gone. Raises Unavailable (come again), NotSupported (the broker cannot)."""
+        """How many records of theirs are gone. Raises Unavailable, Busy (come again), NotSupported (the broker
+        cannot).
+        """
         topics = dead_letter_topics()
         traces = self._all_traces(topics, rater_ids, rollout_ids)
-        erased = 0
-        for place, letters in partitions(read_dead_letters(self._bus, topics)).items():
-            theirs = [letter for letter in letters if traces.are_in(letter.record)]
-            if theirs:
-                self._cut(place, letters, theirs)
-                erased += len(theirs)
-        return erased
+        return sum(self._cut(place, last, traces) for place, last in self._last_of_theirs(topics, traces).items())
 
     def _all_traces(self, topics: Sequence[str], rater_ids: Sequence[str], rollout_ids: Sequence[str]) -> Traces:
         """A rollout that never reached the store is known by its rater; what else names it is the person's too. (An
@@ -47,30 +48,62 @@ class DeadLetterEraser:
         named = {letter.record.key for letter in read_dead_letters(self._bus, topics) if traces.are_in(letter.record)}
         return Traces(rater_ids=rater_ids, rollout_ids={*rollout_ids, *(key for key in named if is_rollout_id(key))})
 
-    def _cut(self, place: Place, letters: Sequence[DeadLetter], theirs: Sequence[DeadLetter]) -> None:
-        first, last = letters[0].record.offset, theirs[-1].record.offset
-        self._bus.delete_records({place: first})  # deletes nothing; a broker that cannot says so before anything moves
-        gone = {letter.id for letter in theirs}
-        survivors = [letter for letter in letters if letter.record.offset < last and letter.id not in gone]
-        self._publish_again(place, survivors)
-        self._bus.delete_records({place: last + 1})
-        _log.info("dead_letters_erased", topic=place.topic, erased=len(theirs), moved=len(survivors))
+    def _last_of_theirs(self, topics: Sequence[str], traces: Traces) -> dict[Place, int]:
+        """Offset of the last of the person's records in each partition that has any."""
+        records = (letter.record for letter in read_dead_letters(self._bus, topics))
+        return {record.place: record.offset for record in records if traces.are_in(record)}
 
-    def _publish_again(self, place: Place, letters: Sequence[DeadLetter]) -> None:
-        """Raises Unavailable unless Kafka has all of them again."""
-        sent = [
-            self._publisher.send(
-                OutgoingEvent(
-                    topic=place.topic,
-                    key=letter.record.key,
-                    value=letter.record.value,
-                    headers=letter.record.headers,
-                )
-            )
-            for letter in letters
+    def _cut(self, place: Place, last: int, traces: Traces) -> int:
+        """Takes away what lies up to `last`; how many of these records were the person's."""
+        erased = moved = 0
+        reader = self._bus.log_reader("dead-letters")
+        try:
+            first = reader.beginning_offsets([place])[place]
+            self._bus.delete_records({place: first})  # deletes nothing; a broker that cannot says so before any moves
+            for window in _windows(read_part(reader, place, first, last + 1)):
+                survivors = [record for record in window if not traces.are_in(record)]
+                self._publish_again(survivors)
+                self._bus.delete_records({place: window[-1].offset + 1})
+                erased += len(window) - len(survivors)
+                moved += len(survivors)
+        finally:
+            reader.close()
+        _log.info("dead_letters_erased", topic=place.topic, erased=erased, moved=moved)
+        return erased
+
+    def _publish_again(self, records: Sequence[Record]) -> None:
+        """Returns when Kafka has all of them again. Raises Unavailable, Busy."""
+        waiting = [
+            OutgoingEvent(topic=record.place.topic, key=record.key, value=record.value, headers=record.headers)
+            for record in records
         ]
-        for future in sent:
-            try:
-                future.result(timeout=ACK_TIMEOUT_S)
-            except TimeoutError as error:
-                raise Unavailable("dead letters were not acknowledged", retry_after=1.0) from error
+        while waiting:
+            sent = [(event, self._publisher.send(event)) for event in waiting]
+            refused = [event for event, future in sent if not _acknowledged(future)]
+            if len(refused) == len(waiting):
+                raise Busy("the publisher takes no dead letters now.", retry_after=1.0)
+            waiting = refused
+
+
+def _windows(records: Iterable[Record]) -> Iterator[list[Record]]:
+    window: list[Record] = []
+    size = 0
+    for record in records:
+        window.append(record)
+        size += len(record.value)
+        if len(window) >= WINDOW or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _acknowledged(future: Future[Record]) -> bool:
+    """False: there was no room for it. Raises Unavailable."""
+    try:
+        future.result(timeout=ACK_TIMEOUT_S)
+    except Busy:
+        return False
+    except TimeoutError as error:
+        raise Unavailable("dead letters were not acknowledged", retry_after=1.0) from error
+    return True

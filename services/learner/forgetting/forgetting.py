@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
+from services.learner.forgetting.carrying_out import LEARNER
 from services.learner.forgetting.lineage import refuse_candidates_of, versions_that_learned_from
 from services.learner.forgetting.orders import Answer, Progress, read_order, read_progress, write_order
 from services.learner.forgetting.person import Person, find_person
@@ -29,9 +30,11 @@ _log = get_logger()
 class Forgetting:
     """Any process of the learner may forget. No claim, submission or commit of the leader runs beside it."""
 
-    def __init__(self, database: Database, *, clock: Clock) -> None:
+    def __init__(self, database: Database, *, clock: Clock, living: Callable[[], Set[str]] = frozenset) -> None:
+        """`living`: replicas that have to carry orders out, beside the learner itself."""
         self._database = database
         self._clock = clock
+        self._living = living
 
     def forget(self, *, tenant: str, rater_ids: Sequence[str], control_id: str) -> Answer:
         """Deletes all that is stored under these pseudonyms. The same order again gives the same answer.
@@ -77,8 +80,8 @@ class Forgetting:
         return answer
 
     def progress(self, control_id: str) -> Progress:
-        """How far an order has been carried out. Raises NotFound."""
-        return read_progress(self._database, control_id)
+        """How far an order has been carried out, and who is waited for. Raises NotFound."""
+        return read_progress(self._database, control_id, expected={LEARNER} | self._living())
 
 
 def _hold_off_leader(connection: Connection) -> int:

@@ -6,7 +6,7 @@ rollout that is kept out also gets a tombstone of its own, and takes what is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -26,22 +26,23 @@ def without_forgotten_rollouts(connection: Connection, arrived: Sequence[Rollout
         raters = (rollout.rater_id for rollout in some)
         orders = forgotten_ids(connection, tenant=tenant, subject=Subject.RATER, ids=raters)
         late = [rollout for rollout in some if rollout.rater_id in orders and rollout.rollout_id not in known]
-        for rollout in late:
-            _bury(connection, rollout, orders[rollout.rater_id])
+        if late:
+            _bury(connection, tenant, late, orders)
         gone |= {(tenant, rollout_id) for rollout_id in (*known, *(rollout.rollout_id for rollout in late))}
     return [rollout for rollout in arrived if (rollout.meta.tenant, rollout.rollout_id) not in gone]
 
 
-def _bury(connection: Connection, rollout: Rollout, control_id: str) -> None:
-    tenant, rollout_ids = rollout.meta.tenant, (rollout.rollout_id,)
-    write_tombstones(
-        connection,
-        tenant=tenant,
-        subject=Subject.ROLLOUT,
-        ids=rollout_ids,
-        control_id=control_id,
-        now=rollout.end_time,
-    )
-    delete_rows(
-        connection, tenant=tenant, rollout_ids=rollout_ids, statements=set(said_of(connection, tenant, rollout_ids))
-    )
+def _bury(connection: Connection, tenant: str, late: Sequence[Rollout], orders: Mapping[str, str]) -> None:
+    """`orders`: by pseudonym."""
+    for rollout in late:
+        write_tombstones(
+            connection,
+            tenant=tenant,
+            subject=Subject.ROLLOUT,
+            ids=(rollout.rollout_id,),
+            control_id=orders[rollout.rater_id],
+            now=rollout.end_time,
+        )
+    rollout_ids = sorted({rollout.rollout_id for rollout in late})
+    statements = set(said_of(connection, tenant, rollout_ids))
+    delete_rows(connection, tenant=tenant, rollout_ids=rollout_ids, statements=statements)

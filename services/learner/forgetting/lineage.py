@@ -15,7 +15,8 @@ from services.learner.forgetting.person import Person
 from services.learner.forgetting.tombstones import Subject, forgotten_ids
 from services.learner.ports import FORGOTTEN_LINE, Candidate, Verdict
 from services.learner.state.experience_moves import move
-from services.learner.state.release_rows import candidate_from, release_row
+from services.learner.state.release_rows import candidate_from, decided, release_row
+from services.learner.state.training_sets import reward_models_trained_on
 from services.shared.domain.errors import FailedPrecondition
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind, ReleaseState
@@ -34,8 +35,10 @@ def versions_that_learned_from(connection: Connection, person: Person) -> list[s
     elsewhere = [said for said in person.statements if said.rollout_id not in person.known_rollout_ids]
     for some_said in chunks(elsewhere):
         pairs = [(said.rollout_id, said.feedback_id) for said in some_said]
+        # SQLite finds single values by the index, and would pass over the table for pairs alone.
+        rollouts = uses.c.rollout_id.in_([said.rollout_id for said in some_said])
         pair = tuple_(uses.c.rollout_id, uses.c.feedback_id)
-        direct |= _used(connection, uses.c.tenant == person.tenant, pair.in_(pairs))
+        direct |= _used(connection, uses.c.tenant == person.tenant, rollouts, pair.in_(pairs))
     through = select(releases.c.version).where(
         releases.c.reward_model_version.in_(
             select(releases.c.version).where(
@@ -100,9 +103,7 @@ def _learned_from(candidate: Candidate, person: Person) -> bool:
 def _refuse(connection: Connection, candidate: Candidate, clock: Clock) -> None:
     verdict = Verdict(passed=False, lines=(FORGOTTEN_LINE,))
     connection.execute(
-        update(candidates)
-        .where(candidates.c.version == candidate.version)
-        .values(passed=False, verdict=list(verdict.lines))
+        update(candidates).where(candidates.c.version == candidate.version).values(decided(candidate.kind, verdict))
     )
     connection.execute(insert(releases).values(release_row(candidate, verdict, ReleaseState.REFUSED, clock())))
     mine = (experiences.c.state == "claimed", experiences.c.claim_epoch == candidate.epoch)
@@ -110,4 +111,5 @@ def _refuse(connection: Connection, candidate: Candidate, clock: Clock) -> None:
 
 
 def _used(connection: Connection, *where: ColumnElement[bool]) -> set[str]:
-    return set(connection.scalars(select(uses.c.version).where(*where).distinct()))
+    policies = select(uses.c.version).where(uses.c.kind == ReleaseKind.POLICY.value, *where).distinct()
+    return set(connection.scalars(policies)) | reward_models_trained_on(connection, *where)

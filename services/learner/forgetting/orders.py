@@ -11,7 +11,7 @@ between the two sends it twice, which changes nothing for a consumer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,10 +51,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far an order is. `publish_time` None: Kafka has not had all of it."""
+    """How far an order is. `publish_time` None: Kafka has not had all of it. `waiting_for`: who lives, but has not
+    carried it out.
+    """
 
     publish_time: datetime | None
     acknowledged_by: tuple[str, ...]
+    waiting_for: tuple[str, ...]
 
 
 def write_order(
@@ -91,8 +94,8 @@ def read_order(connection: Connection, control_id: str) -> tuple[str, tuple[str,
     return row.tenant, tuple(row.order["rater_ids"]), answer
 
 
-def read_progress(database: Database, control_id: str) -> Progress:
-    """Over all parts of an order. Raises NotFound."""
+def read_progress(database: Database, control_id: str, *, expected: Set[str]) -> Progress:
+    """Over all parts of an order that these consumers have to carry out. Raises NotFound."""
     with database.read() as connection:
         first = connection.execute(select(controls).where(controls.c.control_id == control_id)).one_or_none()
         if first is None:
@@ -110,9 +113,11 @@ def read_progress(database: Database, control_id: str) -> Progress:
             for part in parts
         ]
     published = [time for time in times if time is not None]
+    acknowledged = set.intersection(*done)
     return Progress(
         publish_time=max(published) if len(published) == len(parts) else None,
-        acknowledged_by=tuple(sorted(set.intersection(*done))),
+        acknowledged_by=tuple(sorted(acknowledged)),
+        waiting_for=tuple(sorted(expected - acknowledged)),
     )
 
 

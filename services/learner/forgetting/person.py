@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, TextClause, select
 
 from services.learner.forgetting.tombstones import Subject, forgotten_ids, rollouts_of_orders
-from services.shared.domain.feedback import Comparison, FeedbackKind
+from services.shared.domain.feedback import Comparison
 from services.shared.store.tables import feedback, feedback_slots, rollouts
+from services.shared.store.tables.feedback import OF_COMPARISONS
 from services.shared.store.upsert import chunks
 
 
@@ -61,19 +62,11 @@ def find_person(connection: Connection, *, tenant: str, rater_ids: Sequence[str]
 
 
 def said_of(connection: Connection, tenant: str, rollout_ids: Sequence[str]) -> Iterable[Statement]:
-    """What anybody said of these rollouts, comparisons that name them as the worse answer among it.
-
-    The second has no index: one pass over the table for so many rollouts. People are forgotten seldom.
-    """
+    """What anybody said of these rollouts, comparisons that name them as the worse answer among it."""
     for some in chunks(rollout_ids):
         yield from _statements(connection, feedback.c.tenant == tenant, feedback.c.rollout_id.in_(some))
         worse = [asdict(Comparison(rejected_rollout_id=rollout_id)) for rollout_id in some]
-        yield from _statements(
-            connection,
-            feedback.c.tenant == tenant,
-            feedback.c.kind == FeedbackKind.COMPARISON.value,
-            feedback.c.body.in_(worse),
-        )
+        yield from _statements(connection, feedback.c.tenant == tenant, OF_COMPARISONS, feedback.c.body.in_(worse))
 
 
 def _said_by(connection: Connection, tenant: str, rater_ids: Sequence[str]) -> Iterable[Statement]:
@@ -90,7 +83,7 @@ def _said_by(connection: Connection, tenant: str, rater_ids: Sequence[str]) -> I
         )
 
 
-def _statements(connection: Connection, *where: ColumnElement[bool]) -> Iterable[Statement]:
+def _statements(connection: Connection, *where: ColumnElement[bool] | TextClause) -> Iterable[Statement]:
     key: tuple[Any, ...] = tuple(feedback.c[name] for name in Statement._fields)
     for row in connection.execute(select(*key).where(*where)):
         yield Statement(*row)

@@ -7,12 +7,13 @@ tombstones in place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, Exists, Table, delete, exists, select
+from sqlalchemy import Connection, Exists, Table, bindparam, delete, exists, select
 
 from services.learner.forgetting.person import Statement
 from services.learner.ingest.store_feedback import decide_slots, mark_rated
+from services.learner.state.statements import SLOT
+from services.shared.store.erasing import erasing
 from services.shared.store.tables import (
     experiences,
     features,
@@ -34,32 +35,34 @@ def delete_rows(
 ) -> None:
     """Deletes the rollouts with all that hangs on them, and the statements; other experiences learn what is left."""
     gone = list(statements)
-    _delete_statements(connection, tenant, gone)
-    for table in OF_A_ROLLOUT:
-        _delete_by_rollout(connection, table, tenant, rollout_ids)
+    with erasing(connection):
+        _delete_statements(connection, tenant, gone)
+        for table in OF_A_ROLLOUT:
+            _delete_by_rollout(connection, table, tenant, rollout_ids)
     others = sorted({statement.rollout_id for statement in gone} - set(rollout_ids))
     mark_rated(connection, {(tenant, rollout_id) for rollout_id in others})
     _delete_empty_experiences(connection, tenant, others)
 
 
 def _delete_by_rollout(connection: Connection, table: Table, tenant: str, rollout_ids: Sequence[str]) -> None:
-    for some in chunks(rollout_ids):
-        connection.execute(delete(table).where(table.c.tenant == tenant, table.c.rollout_id.in_(some)))
+    """One by one, down the primary key: given a list, SQLite would rather go through all that the tenant has."""
+    _delete_each(connection, table, ("rollout_id", "tenant"), [(rollout_id, tenant) for rollout_id in rollout_ids])
 
 
 def _delete_statements(connection: Connection, tenant: str, gone: Sequence[Statement]) -> None:
     """Statements, then their slots; a slot for which another statement is left is decided again."""
     slots = sorted({(tenant, said.rollout_id, said.rater_id, said.kind) for said in gone})
-    for statement in gone:
-        connection.execute(delete(feedback).where(*_matches(feedback, {"tenant": tenant, **statement._asdict()})))
-    for slot in slots:
-        names = ("tenant", "rollout_id", "rater_id", "kind")
-        connection.execute(delete(feedback_slots).where(*_matches(feedback_slots, dict(zip(names, slot, strict=True)))))
+    _delete_each(connection, feedback, ("tenant", *Statement._fields), [(tenant, *statement) for statement in gone])
+    _delete_each(connection, feedback_slots, SLOT, slots)
     decide_slots(connection, slots)
 
 
-def _matches(table: Table, values: dict[str, str]) -> list[Any]:
-    return [table.c[name] == value for name, value in values.items()]
+def _delete_each(connection: Connection, table: Table, names: Sequence[str], values: Sequence[tuple[str, ...]]) -> None:
+    """The rows with these values of the columns `names`: one statement with many parameter sets."""
+    one = delete(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in names))
+    rows = [{f"this_{name}": value for name, value in zip(names, row, strict=True)} for row in values]
+    if rows:
+        connection.execute(one, rows)
 
 
 def _delete_empty_experiences(connection: Connection, tenant: str, rollout_ids: Sequence[str]) -> None:

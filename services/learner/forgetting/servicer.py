@@ -37,7 +37,9 @@ class ForgettingMethods:
         if not request.control_id:
             raise InvalidInput("control_id is empty; it is required.", field="control_id")
         progress = await asyncio.to_thread(self._forgetting.progress, request.control_id)
-        response = learner_pb2.GetControlResponse(acknowledged_by=progress.acknowledged_by)
+        response = learner_pb2.GetControlResponse(
+            acknowledged_by=progress.acknowledged_by, waiting_for=progress.waiting_for
+        )
         if progress.publish_time is not None:
             response.publish_time.FromDatetime(progress.publish_time)
         return response

@@ -5,7 +5,8 @@ rollout, its scores, and whatever anybody says of it. A *feedback's* tombstone k
 feedback ids, and two people may choose the same one; it tells candidates that learned from a deleted statement.
 
 Whoever stores events asks here in the same transaction, before it writes. On PostgreSQL both sides take an advisory
-lock, so that no event can be stored beside a deletion that did not see it; SQLite has one writer anyway.
+lock, so that no event can be stored beside a deletion that did not see it; SQLite has one writer anyway. Whoever stores
+takes it before it locks any row: a deletion holds the lock while it waits for rows.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ def write_tombstones(
         for one in sorted(set(ids))
     ]
     insert_missing(connection, tombstones, rows)
+
+
+def hold_off_forgetting(connection: Connection) -> None:
+    """Waits for a deletion that is under way, and makes new ones wait until this transaction ends."""
+    _lock(connection, shared=True)
 
 
 def hold_off_storing(connection: Connection) -> None:

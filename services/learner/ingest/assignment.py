@@ -82,7 +82,9 @@ class Assignment:
         wanted = [place for place in missing if room[place.topic] > 0]
         if not wanted:
             return []
-        taken = self._positions.take(reader.beginning_offsets(wanted), reader.cluster_id(), room=room)
+        topic_ids = None if self._embedded else {topic: reader.topic_id(topic) for topic in TOPICS}
+        beginnings = reader.beginning_offsets(wanted)
+        taken = self._positions.take(beginnings, reader.cluster_id(), room=room, topic_ids=topic_ids)
         return self._checked(reader, taken)
 
     def _checked(self, reader: LogReader, taken: Sequence[Position]) -> list[Position]:

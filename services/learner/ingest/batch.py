@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from services.learner.forgetting.keeping_out import without_forgotten_records
+from services.learner.forgetting.tombstones import hold_off_forgetting
 from services.learner.ingest.continuity import log_not_continuous
 from services.learner.ingest.dead_letters import DeadLetters
 from services.learner.ingest.decoding import Read, read
@@ -67,6 +68,7 @@ class BatchWriter:
         unreadable = [item for item in items if item.error is not None]
         self._dead_letters.publish(without_forgotten_records(self._database, unreadable))
         with self._database.write() as connection:
+            hold_off_forgetting(connection)
             for place, to in moved.items():
                 self._positions.advance(connection, held[place], to=to)
             facts = [item.fact for item in items]

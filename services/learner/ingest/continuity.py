@@ -2,7 +2,8 @@
 
 The store remembers the id of the last event of each partition. Whenever ingest takes a partition, or comes back to
 Kafka, it looks at the record before its next one: the same id means the same log. A gap, a log that became shorter,
-another event at that place, or another cluster mean that records were lost or replaced, and going on would hide it.
+another event at that place, a topic with another id, or another cluster mean that records were lost or replaced, and
+going on would hide it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def check_continuity(reader: LogReader, positions: Sequence[Position], *, deploy
     witnesses: dict[Place, Position] = {}
     for position in positions:
         place = position.place
-        fault = _fault(position, beginnings[place], ends[place], cluster_id)
+        fault = _fault(position, beginnings[place], ends[place], cluster_id, reader.topic_id(place.topic))
         if fault:
             wrong[place] = log_not_continuous(place, fault)
         elif position.last_event_id and position.next - 1 >= beginnings[place]:
@@ -53,9 +54,11 @@ def check_partitions(read_from: Mapping[Place, int], places: Iterable[Place]) ->
             raise log_not_continuous(place, fault)
 
 
-def _fault(position: Position, beginning: int, end: int, cluster_id: str) -> str:
+def _fault(position: Position, beginning: int, end: int, cluster_id: str, topic_id: str) -> str:
     if cluster_id and position.cluster_id and cluster_id != position.cluster_id:
         return f"Kafka's cluster id is {cluster_id}, it was {position.cluster_id}"
+    if topic_id and position.topic_id and topic_id != position.topic_id:
+        return f"the topic was made again: its id is {topic_id}, it was {position.topic_id}"
     if position.next < beginning:
         return f"offsets {position.next} to {beginning - 1} are gone and had not been read"
     if position.next > end:

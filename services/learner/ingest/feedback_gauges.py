@@ -1,7 +1,8 @@
 """Feedback by state, as gauges: where the newest ones are, how many wait for their rollout, and since when.
 
 A store may hold many millions of feedback, so the cost of a look is bounded: the newest `SAMPLE` by accept time are
-classified one by one, and of the experiences without a rollout at most `DANGLING` are looked at, by index.
+classified one by one, and of the experiences without a rollout the newest `DANGLING` by id are looked at, by index:
+those whose rollout never came stay for ever, and must not stand before those that wait.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class FeedbackGauges:
         join_window_s: float,
         orphan_after_s: float,
         sample: int = SAMPLE,
+        dangling: int = DANGLING,
     ) -> None:
         self._database = database
         self._metrics = metrics
@@ -54,6 +56,7 @@ class FeedbackGauges:
         self._join_window = timedelta(seconds=join_window_s)
         self._orphan_after = timedelta(seconds=orphan_after_s)
         self._sample = sample
+        self._dangling = dangling
         self._showing = False
 
     def refresh(self) -> None:
@@ -117,7 +120,8 @@ class FeedbackGauges:
         dangling = (
             select(experiences.c.rollout_id, experiences.c.tenant)
             .where(experiences.c.end_time.is_(None))
-            .limit(DANGLING)
+            .order_by(experiences.c.rollout_id.desc())  # ids grow with time
+            .limit(self._dangling)
             .subquery()
         )
         query = (

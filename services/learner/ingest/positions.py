@@ -24,8 +24,10 @@ from services.shared.store.upsert import insert_missing
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """A partition that this ingest holds. `last_event_id` is of the record at `next` - 1, "" where none was read;
-    `recent_read` and `recent_dead` count the records of late, and how many of them were unreadable.
+    """A partition that this ingest holds.
+
+    `last_event_id` is of the record at `next` - 1, "" where none was read; `topic_id` "": not known; `recent_read` and
+    `recent_dead` count the records of late, and how many of them were unreadable.
     """
 
     place: Place
@@ -33,6 +35,7 @@ class Position:
     epoch: int
     last_event_id: str
     cluster_id: str
+    topic_id: str = ""
     recent_read: int = 0
     recent_dead: int = 0
 
@@ -46,13 +49,21 @@ class Positions:
         self._holder = holder
         self._ttl = timedelta(seconds=ttl_s)
 
-    def take(self, beginnings: dict[Place, int], cluster_id: str, *, room: Mapping[str, int]) -> list[Position]:
+    def take(
+        self,
+        beginnings: Mapping[Place, int],
+        cluster_id: str,
+        *,
+        room: Mapping[str, int],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> list[Position]:
         """Takes those of the partitions that are this holder's own, free, or whose lease has run out; of each topic at
         most as many as `room` says, own ones first. Own ones beyond that (from before a restart) are given back.
 
-        A partition never seen before starts at its first offset kept.
+        A partition never seen before starts at its first offset kept. `topic_ids` are remembered where none was; None:
+        the broker has none that can be relied on.
         """
-        now = self._clock()
+        now, topic_ids = self._clock(), topic_ids or {}
         taken: list[Position] = []
         left = dict(room)
         with self._database.write() as connection:
@@ -69,8 +80,10 @@ class Positions:
                 mine = row.holder == self._holder
                 if left.get(row.topic, 0) > 0 and (mine or row.holder == "" or row.lease_until <= now):
                     left[row.topic] -= 1
+                    topic_id = row.topic_id or topic_ids.get(row.topic, "")
                     values = {"epoch": row.epoch + 1, "holder": self._holder, "lease_until": now + self._ttl}
-                    taken.append(_position(row, epoch=row.epoch + 1))
+                    values["topic_id"] = topic_id
+                    taken.append(_position(row, epoch=row.epoch + 1, topic_id=topic_id))
                 elif mine:
                     values = {"epoch": row.epoch + 1, "holder": "", "lease_until": now}
                 else:
@@ -142,18 +155,20 @@ def _new_row(place: Place, beginning: int, cluster_id: str, now: Any) -> dict[st
         "epoch": 0,
         "last_event_id": "",
         "cluster_id": cluster_id,
+        "topic_id": "",
         "holder": "",
         "lease_until": now,
     }
 
 
-def _position(row: Any, *, epoch: int) -> Position:
+def _position(row: Any, *, epoch: int, topic_id: str) -> Position:
     return Position(
         place=Place(row.topic, row.partition),
         next=row.next,
         epoch=epoch,
         last_event_id=row.last_event_id,
         cluster_id=row.cluster_id,
+        topic_id=topic_id,
         recent_read=row.recent_read,
         recent_dead=row.recent_dead,
     )

@@ -1,13 +1,14 @@
 """What ingest tells of itself: counts of records, lag of each partition, feedback by state, and offsets for Kafka.
 
 All of it is best effort and bounded: a look at the log's ends every few seconds, a look at the store's newest feedback
-(by one process alone), and a thread that mirrors offsets. None of it decides anything.
+(by one process alone), and a thread that mirrors offsets. None of it decides anything: a look that fails is left out,
+and what it shows stays as it was until the next.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.learner.ingest.decoding import Read
@@ -15,11 +16,15 @@ from services.learner.ingest.feedback_gauges import FeedbackGauges
 from services.learner.ingest.offset_mirror import OffsetMirror
 from services.learner.ingest.positions import Position
 from services.shared.bus.interface import LogReader, Place
+from services.shared.domain.errors import ThumbloopError
 from services.shared.domain.events import Clock
+from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
 LAG_INTERVAL = timedelta(seconds=5)
 FEEDBACK_INTERVAL = timedelta(seconds=15)
+
+_log = get_logger(role="ingest")
 
 
 class Reporting:
@@ -58,13 +63,10 @@ class Reporting:
         now = self._clock()
         if self._next_lag is None or now >= self._next_lag:
             self._next_lag = now + LAG_INTERVAL
-            self._show_lag(reader.end_offsets(list(held)) if held else {}, held)
+            _look("lag", lambda: self._show_lag(reader.end_offsets(list(held)) if held else {}, held))
         if self._next_feedback is None or now >= self._next_feedback:
             self._next_feedback = now + FEEDBACK_INTERVAL
-            if leads:
-                self._feedback.refresh()
-            else:
-                self._feedback.clear()
+            _look("feedback", self._feedback.refresh if leads else self._feedback.clear)
 
     def _show_lag(self, ends: Mapping[Place, int], held: Mapping[Place, Position]) -> None:
         for topic, partition in self._shown - held.keys():
@@ -73,3 +75,11 @@ class Reporting:
             lag = max(0, end - held[place].next)
             self._metrics.set("thumbloop_ingest_lag_events", lag, topic=place.topic, partition=str(place.partition))
         self._shown = set(held)
+
+
+def _look(what: str, look: Callable[[], None]) -> None:
+    """Kafka or the store may be away just now; whoever reads and writes there finds out by themselves."""
+    try:
+        look()
+    except ThumbloopError as error:
+        _log.warning("ingest_not_reported", what=what, reason=error.reason, error=error.message)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, select
 
 from services.learner.forgetting.keeping_out import without_forgotten_feedback
+from services.learner.ingest.locking import hold_experiences
 from services.learner.state.experience_reader import is_held_thumb, slots_of
 from services.learner.state.rows import Row
 from services.learner.state.statements import SLOT, feedback_row, merging_insert, slot_row
 from services.shared.domain.feedback import Feedback
+from services.shared.store.erasing import erasing
 from services.shared.store.tables import experiences, feedback, feedback_slots
 from services.shared.store.upsert import insert_into, upsert
 
@@ -21,11 +23,14 @@ def store_feedback(connection: Connection, arrived: Sequence[Feedback]) -> None:
     What was forgotten stays out: statements of forgotten people, and on their rollouts.
     """
     rows = [feedback_row(item) for item in without_forgotten_feedback(connection, arrived)]
-    if rows:
-        connection.execute(merging_insert(insert_into(connection, feedback)), rows)
     slots = sorted({tuple(row[name] for name in SLOT) for row in rows})
+    touched = {(tenant, rollout_id) for tenant, rollout_id, _rater, _kind in slots}
+    hold_experiences(connection, touched)
+    if rows:
+        with erasing(connection):  # of an id that comes again with other words only the stronger stay
+            connection.execute(merging_insert(insert_into(connection, feedback)), rows)
     decide_slots(connection, slots)
-    mark_rated(connection, {(tenant, rollout_id) for tenant, rollout_id, _rater, _kind in slots})
+    mark_rated(connection, touched)
 
 
 def decide_slots(connection: Connection, slots: Iterable[tuple[str, ...]]) -> None:

@@ -1,6 +1,6 @@
 """One cycle of reward training: test the heads on new thumbs, then train them on all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,10 @@ class RewardCycle:
 class RewardTrainer:
     """Holds the prequential window; the heads themselves are made anew from all thumbs each time."""
 
-    def __init__(self, settings: RewardTrainingSettings) -> None:
+    def __init__(self, settings: RewardTrainingSettings, safe_point: Callable[[], None] = lambda: None) -> None:
+        """`safe_point` is called before each fit; what it raises leaves the window with the chunks until then."""
         self._settings = settings
+        self._safe_point = safe_point
         self.prequential = PrequentialTest(settings.prequential_window)
 
     def cycle(self, heads: RewardHeads, known: Sequence[Thumb], new: Sequence[Thumb]) -> RewardCycle:
@@ -45,6 +47,7 @@ class RewardTrainer:
         seen = list(known)
         size = max(self._settings.chunk, -(-len(new) // self._settings.most_chunks), len(known) // KNOWN_TO_CHUNK)
         for start in range(0, len(new), size):
+            self._safe_point()
             chunk = new[start : start + size]
             if not heads.knows_nothing:
                 features_BF = np.stack([thumb.features_F for thumb in chunk])

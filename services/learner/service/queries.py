@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from services.learner.service.remembered import Remembered
 from services.learner.state.candidates import SqlCandidates
@@ -12,19 +12,17 @@ from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
 from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
-from services.learner.state.queries.thumb_to_token import (
-    ThumbToToken,
-    percentile,
-    summarise,
-    thumb_times,
-)
+from services.learner.state.queries.thumb_to_token import ThumbFigures, ThumbToToken, thumb_figures, thumb_times
 from services.learner.state.queries.totals import Totals, read_totals
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind
 from services.shared.store.database import Database
 
-THUMB_TIMES_AGE = timedelta(seconds=2)
-"""Thumb times are computed from all thumbs; answers may be this old, or older where that takes long."""
+MEASURED_THUMBS = 20_000
+"""Thumb-to-token is of so many newest thumbs, so that a look costs the same whatever the store holds."""
+
+THUMB_FIGURES_AGE = timedelta(seconds=2)
+"""Figures may be this old, or older where computing them takes long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Status:
 
 
 class LearnerQueries:
-    """Safe from any thread; every call blocks."""
+    """Safe from any thread; every call blocks. Status and releases raise Busy while counting has only begun."""
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class LearnerQueries:
         self._fates = FeedbackFates(database, clock=clock, join_window_s=join_window_s, orphan_after_s=orphan_after_s)
         self._views = ReleaseViews(database)
         self._totals = Remembered(lambda _now: read_totals(database), clock=clock)
-        self._thumb_times = Remembered(lambda now: thumb_times(database, now=now), clock=clock, least=THUMB_TIMES_AGE)
+        self._figures = Remembered(self._compute_figures, clock=clock, least=THUMB_FIGURES_AGE)
 
     def status(self) -> Status:
         """See `Status`. Versions are empty before release 0."""
@@ -70,7 +68,7 @@ class LearnerQueries:
             reward_model_version=reward_model.version if reward_model else "",
             totals=self._totals(),
             ready=self._experiences.ready_count(policy_version=policy.version) if policy else 0,
-            thumb_to_token=summarise(self._thumb_times()),
+            thumb_to_token=self._figures().overall,
         )
 
     def feedback(self, *, tenant: str, feedback_id: str, rater_id: str = "", rollout_id: str = "") -> FeedbackFate:
@@ -84,20 +82,24 @@ class LearnerQueries:
     def releases(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
         """A page of releases. Raises InvalidInput."""
         page = self._views.page(kind=kind, page_size=page_size, page_token=page_token)
+        figures = self._figures()
         return ReleasePage(
-            releases=tuple(self._with_thumb_times(view) for view in page.releases),
+            releases=tuple(_with_thumb_times(view, figures) for view in page.releases),
             next_page_token=page.next_page_token,
         )
 
     def release(self, version: str) -> tuple[ReleaseView, tuple[str, ...]]:
         """A release and the rollouts that it was trained on. Raises NotFound."""
         view, rollout_ids = self._views.one(version)
-        return self._with_thumb_times(view), rollout_ids
+        return _with_thumb_times(view, self._figures()), rollout_ids
 
-    def _with_thumb_times(self, view: ReleaseView) -> ReleaseView:
-        """Adds "thumb_to_token_p50_s": of the thumbs that this policy was the first to have learned from."""
-        version = view.release.version
-        mine = [times.to_token_s for times in self._thumb_times() if times.policy_version == version]
-        if mine:
-            view.metrics["thumb_to_token_p50_s"] = percentile(mine, 0.5)
-        return view
+    def _compute_figures(self, now: datetime) -> ThumbFigures:
+        return thumb_figures(thumb_times(self._database, now=now, newest=MEASURED_THUMBS))
+
+
+def _with_thumb_times(view: ReleaseView, figures: ThumbFigures) -> ReleaseView:
+    """Adds "thumb_to_token_p50_s": of the thumbs measured that this policy was the first to have learned from."""
+    p50_s = figures.p50_s_by_policy.get(view.release.version)
+    if p50_s is not None:
+        view.metrics["thumb_to_token_p50_s"] = p50_s
+    return view

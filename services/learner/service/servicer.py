@@ -60,9 +60,10 @@ class LearnerServicer(AccessMethods, ForgettingMethods, learner_pb2_grpc.Learner
         forgetting: Forgetting,
         keys: ApiKeyTable,
         on_keys_changed: Callable[[], None] = lambda: None,
+        on_replica: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`read_manifest` gives a release's manifest as JSON text; it may block."""
-        AccessMethods.__init__(self, keys=keys, on_keys_changed=on_keys_changed)
+        AccessMethods.__init__(self, keys=keys, on_keys_changed=on_keys_changed, on_replica=on_replica)
         ForgettingMethods.__init__(self, forgetting)
         self._queries = queries
         self._acknowledgements = acknowledgements

@@ -16,8 +16,9 @@ from services.learner.ports import Candidate, ReleaseRow, Verdict
 from services.learner.state.candidates import read_live
 from services.learner.state.experience_moves import move, switch_lineage
 from services.learner.state.fencing import fenced_write
-from services.learner.state.release_rows import candidate_row, release_from, release_row
+from services.learner.state.release_rows import candidate_row, decided, release_from, release_row
 from services.learner.state.rows import Row
+from services.learner.state.training_sets import Trained, TrainingSets
 from services.shared.contracts.policies import encode_announcement
 from services.shared.contracts.topics import POLICIES
 from services.shared.domain.errors import FailedPrecondition, Fenced, NotFound
@@ -142,12 +143,9 @@ class ReleaseCommits:
 
 def _decide(connection: Connection, candidate: Candidate, verdict: Verdict) -> bool:
     """Records the verdict. False: it had been decided before."""
-    decided = connection.execute(
-        update(candidates)
-        .where(candidates.c.version == candidate.version, candidates.c.passed.is_(None))
-        .values(passed=verdict.passed, verdict=list(verdict.lines))
-    )
-    return decided.rowcount == 1
+    undecided = (candidates.c.version == candidate.version, candidates.c.passed.is_(None))
+    values = decided(candidate.kind, verdict)
+    return connection.execute(update(candidates).where(*undecided).values(values)).rowcount == 1
 
 
 def _use_up(connection: Connection, candidate: Candidate) -> None:
@@ -159,8 +157,18 @@ def _use_up(connection: Connection, candidate: Candidate) -> None:
 
 
 def _use_rows(connection: Connection, candidate: Candidate) -> list[Row]:
-    """Rows of `uses`: each rollout with the feedback trained on, or with none."""
-    rows: list[Row] = []
+    """Rows of `uses`: of a policy its whole batch, of a reward model what came and went since its parent."""
+    trained = _trained_on(connection, candidate)
+    if candidate.kind is ReleaseKind.REWARD_MODEL:
+        marked = list(TrainingSets(connection).difference(candidate.version, trained))
+    else:
+        marked = [(one, candidate.kind.value) for one in trained]
+    return [{"version": candidate.version, "kind": kind, **one._asdict()} for one, kind in marked]
+
+
+def _trained_on(connection: Connection, candidate: Candidate) -> list[Trained]:
+    """Each rollout with the feedback trained on, or with none."""
+    found: list[Trained] = []
     for some in chunks(tuple(dict.fromkeys(candidate.rollout_ids))):
         tenants: dict[str, str] = {
             row.rollout_id: row.tenant
@@ -170,17 +178,8 @@ def _use_rows(connection: Connection, candidate: Candidate) -> list[Row]:
         }
         said = _said(connection, tenants, frozenset(candidate.feedback_ids))
         for rollout_id, tenant in tenants.items():
-            for feedback_id in said.get(rollout_id, [""]):
-                rows.append(
-                    {
-                        "version": candidate.version,
-                        "rollout_id": rollout_id,
-                        "feedback_id": feedback_id,
-                        "kind": candidate.kind.value,
-                        "tenant": tenant,
-                    }
-                )
-    return rows
+            found += [Trained(tenant, rollout_id, feedback_id) for feedback_id in said.get(rollout_id, [""])]
+    return found
 
 
 def _said(connection: Connection, tenants: Mapping[str, str], feedback_ids: frozenset[str]) -> dict[str, list[str]]:

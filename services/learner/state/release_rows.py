@@ -43,6 +43,13 @@ def candidate_from(row: Any) -> Candidate:
     )
 
 
+def decided(kind: ReleaseKind, verdict: Verdict) -> Row:
+    """New values of a candidate's row. A reward model's lists of thousands of ids have done their service: `uses` and
+    the manifest say what it was trained on."""
+    row: Row = {"passed": verdict.passed, "verdict": list(verdict.lines)}
+    return row | {"rollout_ids": [], "feedback_ids": []} if kind is ReleaseKind.REWARD_MODEL else row
+
+
 def release_row(candidate: Candidate, verdict: Verdict, state: ReleaseState, commit_time: datetime) -> Row:
     """A row of `releases` made of a decided candidate."""
     return {name: getattr(candidate, name) for name in _SHARED} | {

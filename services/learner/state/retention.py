@@ -2,8 +2,9 @@
 
 They come with scores and are by far the heaviest that the store holds of a rollout. Once older than the retention they
 go, except those of an experience that is claimed just now, and features that the newest thumbs are trained with.
-An experience that nobody claimed in all that time becomes stale: so the store is bounded also while the policy does
-not train. Everything else, whatever its age, stays: it says what was answered, and what was thought of it.
+An experience that nobody claimed in all that time becomes stale: so these are bounded also while the policy does not
+train. Everything else, whatever its age, stays and grows: it says what was answered, what was thought of it, and (in
+`releases`, `candidates` and `uses`) what learned from it.
 
 The leader's releaser does it in rounds, one bounded page a turn. A round looks at each old row once, in the order of
 time; what was deleted and comes again from the log (a partition that is read again) goes again in the next round.

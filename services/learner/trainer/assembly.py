@@ -74,12 +74,14 @@ def make_cycle(parts: TrainerParts, pacing: Pacing, board: StatusBoard) -> Cycle
         reward_training_settings(learner),
         feature_count=parts.base.feature_count,
         feature_layout=parts.base.feature_layout,
+        safe_point=pacing.safe_point,
     )
     reward_step = RewardStep(
         heads,
         parts.store,
         parts.candidates,
         publication,
+        pacing,
         board,
         parts.metrics,
         RewardPace(min_new_thumbs=learner.reward_min_new_thumbs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from services.learner.reward_training.settings import RewardTrainingSettings
 from services.learner.reward_training.skill_gate import why_no_skill
 from services.learner.reward_training.thumbs import Thumb
 from services.learner.trainer.learners import RewardUpdate
+from services.learner.trainer.seen_thumbs import SeenThumbs
 from services.shared.reward_heads.heads import RewardHeads
 from services.shared.reward_heads.storage import load_heads, save_heads
 
@@ -25,13 +26,22 @@ PREQUENTIAL_FILE = "trainer/prequential.json"
 class HeadsLearner:
     """Holds one version of the heads. Thumbs of another feature layout are left out."""
 
-    def __init__(self, settings: RewardTrainingSettings, *, feature_count: int, feature_layout: str) -> None:
+    def __init__(
+        self,
+        settings: RewardTrainingSettings,
+        *,
+        feature_count: int,
+        feature_layout: str,
+        safe_point: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`safe_point` is called between the fits of a training; after what it raises, restore."""
         self._settings = settings
         self._feature_count = feature_count
         self._feature_layout = feature_layout
-        self._trainer = RewardTrainer(settings)
+        self._safe_point = safe_point
+        self._trainer = RewardTrainer(settings, safe_point)
         self._heads = RewardHeads.zero(feature_count)
-        self._seen: frozenset[str] = frozenset()
+        self._seen = SeenThumbs()
         self._ups = self._downs = 0
 
     @property
@@ -41,37 +51,40 @@ class HeadsLearner:
 
     def reset(self) -> None:
         """Becomes release 0."""
-        self._trainer = RewardTrainer(self._settings)
+        self._trainer = RewardTrainer(self._settings, self._safe_point)
         self._heads = RewardHeads.zero(self._feature_count)
-        self._seen = frozenset()
+        self._seen = SeenThumbs()
         self._ups = self._downs = 0
 
-    def restore(self, folder: Path, seen_feedback_ids: Sequence[str]) -> None:
+    def restore(self, folder: Path, *, rollout_ids: Sequence[str], feedback_ids: Sequence[str]) -> None:
         """Becomes a release written by `save`."""
-        trainer = RewardTrainer(self._settings)
+        trainer = RewardTrainer(self._settings, self._safe_point)
         record = json.loads((folder / PREQUENTIAL_FILE).read_text())
         trainer.prequential.load_state([(float(p), bool(up)) for p, up in record["window"]])
         self._heads = load_heads(folder)
         self._trainer = trainer
-        self._seen = frozenset(seen_feedback_ids)
+        marks = record.get("seen")
+        self._seen = SeenThumbs.of_manifest(rollout_ids, feedback_ids) if marks is None else SeenThumbs.load(marks)
         self._ups, self._downs = int(record["ups"]), int(record["downs"])
 
     def unseen(self, examples: Sequence[RatedExample]) -> int:
         """How many of these thumbs it has not been trained on."""
-        return sum(self._usable(example) and example.feedback_id not in self._seen for example in examples)
+        return sum(self._usable(example) and example not in self._seen for example in examples)
 
     def train(self, examples: Sequence[RatedExample]) -> RewardUpdate | None:
         """Tests on the unseen, oldest first, then trains on all; what was retracted since is no longer among them."""
         usable = [example for example in examples if self._usable(example)]
-        known = [_thumb(example) for example in usable if example.feedback_id in self._seen]
-        new = [_thumb(example) for example in usable if example.feedback_id not in self._seen]
+        known: list[Thumb] = []
+        new: list[Thumb] = []
+        for example in usable:
+            (known if example in self._seen else new).append(_thumb(example))
         if not new:
             return None
         cycle = self._trainer.cycle(self._heads, known, new)
         if cycle.heads.knows_nothing:
             return None
         self._heads = cycle.heads
-        self._seen = frozenset(example.feedback_id for example in usable)
+        self._seen = SeenThumbs(usable)
         self._ups = sum(example.up for example in usable)
         self._downs = len(usable) - self._ups
         return RewardUpdate(
@@ -97,11 +110,16 @@ class HeadsLearner:
         return (report.auroc, report.auroc_low95) if report.thumbs_up and report.thumbs_down else None
 
     def save(self, folder: Path) -> Mapping[str, Path]:
-        """Heads for whoever scores, the prequential record for whoever goes on training."""
+        """Heads for whoever scores, the prequential record with what has been seen for whoever goes on training."""
         arrays, settings = save_heads(self._heads, folder)
         window = folder / PREQUENTIAL_FILE
         window.parent.mkdir()
-        record = {"window": self._trainer.prequential.state(), "ups": self._ups, "downs": self._downs}
+        record = {
+            "window": self._trainer.prequential.state(),
+            "ups": self._ups,
+            "downs": self._downs,
+            "seen": self._seen.saved(),
+        }
         window.write_text(json.dumps(record) + "\n")
         return {arrays.name: arrays, settings.name: settings, PREQUENTIAL_FILE: window}
 

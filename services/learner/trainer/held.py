@@ -18,8 +18,13 @@ class HeldRollouts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: frozenset[str] = frozenset()
+        self._held: frozenset[str] | None = frozenset()
         self._abandoned = False
+
+    def about_to_hold(self) -> None:
+        """The trainer is reading rollouts, and cannot say yet which; until `hold`, it may have any."""
+        with self._lock:
+            self._held, self._abandoned = None, False
 
     def hold(self, rollout_ids: Collection[str]) -> None:
         """The trainer has these, and no others, in memory."""
@@ -31,8 +36,10 @@ class HeldRollouts:
         self.hold(())
 
     def abandon(self, rollout_ids: Collection[str]) -> bool:
-        """Whether the trainer has one of these; then it is to give up all that it has."""
+        """Whether the trainer has one of these, or may have; what it is known to have, it is to give up, all of it."""
         with self._lock:
+            if self._held is None:
+                return True
             found = not self._held.isdisjoint(rollout_ids)
             self._abandoned = self._abandoned or found
             return found

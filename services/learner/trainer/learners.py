@@ -80,8 +80,8 @@ class RewardLearner(Protocol):
     def reset(self) -> None:
         """Becomes release 0: knows nothing."""
 
-    def restore(self, folder: Path, seen_feedback_ids: Sequence[str]) -> None:
-        """Becomes a release written by `save`."""
+    def restore(self, folder: Path, *, rollout_ids: Sequence[str], feedback_ids: Sequence[str]) -> None:
+        """Becomes a release written by `save`; the ids are those of its manifest."""
 
     def unseen(self, examples: Sequence[RatedExample]) -> int:
         """How many of these thumbs it has not been trained on."""

@@ -80,13 +80,15 @@ class PolicyStep:
 
     def run(self, parent: ReleaseRow, reward_model_version: str) -> bool:
         """One update, from claim to verdict. False: no release came of it."""
-        claimed = self._store.claim(
-            limit=self._pace.rollouts, policy_version=parent.version, reward_model_version=reward_model_version
-        )
-        ids = _ids(claimed)
-        self._pacing.held.hold(ids)
+        ids: list[str] = []
         submitted = False
+        self._pacing.held.about_to_hold()
         try:
+            claimed = self._store.claim(
+                limit=self._pace.rollouts, policy_version=parent.version, reward_model_version=reward_model_version
+            )
+            ids = _ids(claimed)
+            self._pacing.held.hold(ids)
             draft = self._learn(claimed, parent, reward_model_version)
             if draft is None:
                 return False

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.learner.ports import Candidates, ExperienceStore, RatedExample, ReleaseRow
+from services.learner.ports import Candidate, Candidates, ExperienceStore, RatedExample, ReleaseRow
 from services.learner.trainer.failed_updates import FailedUpdates, foreseen
 from services.learner.trainer.learners import RewardLearner, RewardUpdate
+from services.learner.trainer.pacing import Pacing
 from services.learner.trainer.publication import Draft, Publication
 from services.learner.trainer.status import Phase, StatusBoard
 from services.shared.domain.release import ReleaseKind
@@ -33,6 +34,7 @@ class RewardStep:
         store: ExperienceStore,
         candidates: Candidates,
         publication: Publication,
+        pacing: Pacing,
         board: StatusBoard,
         metrics: Metrics,
         pace: RewardPace,
@@ -41,6 +43,7 @@ class RewardStep:
         self._store = store
         self._candidates = candidates
         self._publication = publication
+        self._pacing = pacing
         self._board = board
         self._metrics = metrics
         self._pace = pace
@@ -71,14 +74,10 @@ class RewardStep:
     def run(self, parent: ReleaseRow) -> bool:
         """Trains and releases. False: nothing to learn, or the gate refused; then only more thumbs make it due."""
         with self._board.phase(Phase.TRAINING_REWARD_MODEL):
-            examples = self._store.rated_examples()
-            new = self._learner.unseen(examples)
-            update = self._train(examples)
-            self._tell()
-            if update is None:
-                self._fruitless_at = new
-                return False
-            candidate = self._publication.write(self._draft(parent, update))
+            candidate, new = self._make(parent)
+        if candidate is None:
+            self._fruitless_at = new
+            return False
         self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="submitted")
         verdict = self._publication.decide(candidate)
         if not verdict.passed:
@@ -98,6 +97,26 @@ class RewardStep:
     def problem(self) -> str:
         """What the last training failed of; empty where it did not."""
         return self._failures.last
+
+    def _make(self, parent: ReleaseRow) -> tuple[Candidate | None, int]:
+        """A candidate, and how many thumbs were new to it; features are in memory meanwhile, and nowhere after it."""
+        self._pacing.held.about_to_hold()
+        try:
+            examples = self._store.rated_examples()
+            self._pacing.held.hold([example.rollout_id for example in examples])
+            new = self._learner.unseen(examples)
+            update = self._train(examples)
+            self._tell()
+            if update is None:
+                return None, new
+            candidate = self._publication.write(self._draft(parent, update))
+            self._pacing.safe_point()
+            return candidate, new
+        except Exception:
+            self._held = None  # The training may have come half-way: back to the live one at the next `sync`.
+            raise
+        finally:
+            self._pacing.held.let_go()
 
     def _train(self, examples: Sequence[RatedExample]) -> RewardUpdate | None:
         """None: nothing to learn, or it failed for a reason that nobody foresaw; raised where it fails every time."""
@@ -130,7 +149,12 @@ class RewardStep:
         if not live.parent_version:
             self._learner.reset()
             return
-        self._publication.fetch(live, lambda folder, manifest: self._learner.restore(folder, manifest.feedback_ids))
+        self._publication.fetch(
+            live,
+            lambda folder, manifest: self._learner.restore(
+                folder, rollout_ids=manifest.rollout_ids, feedback_ids=manifest.feedback_ids
+            ),
+        )
 
     def _tell(self) -> None:
         tested = self._learner.tested()

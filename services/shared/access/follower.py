@@ -80,12 +80,14 @@ class AccessFollower:
         self._wake.clear()
 
 
-def fetch_from_learner(channel: grpc.Channel) -> FetchSnapshot:
-    """Asks the learner over a blocking channel that carries the service credential and stays the caller's."""
+def fetch_from_learner(channel: grpc.Channel, *, replica_id: str) -> FetchSnapshot:
+    """Asks the learner over a blocking channel that carries the service credential and stays the caller's. The learner
+    waits for `replica_id` where an order concerns all that live.
+    """
     stub = learner_pb2_grpc.LearnerServiceStub(channel)
 
     def fetch(known_digest: str) -> AccessSnapshot | None:
-        request = learner_pb2.GetAccessSnapshotRequest(known_digest=known_digest)
+        request = learner_pb2.GetAccessSnapshotRequest(known_digest=known_digest, replica_id=replica_id)
         try:
             response = stub.GetAccessSnapshot(request, timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from services.shared.bus.interface import Bus, LogReader, OutgoingEvent, Place, Record
@@ -98,7 +98,7 @@ def read_whole(reader: LogReader, places: Sequence[Place]) -> Iterator[Record]:
     """Every record of these partitions from the first that is kept to the last that is there now."""
     beginnings, ends = reader.beginning_offsets(places), reader.end_offsets(places)
     for place in places:
-        yield from _read_up_to(reader, place, beginnings[place], ends[place])
+        yield from read_part(reader, place, beginnings[place], ends[place])
 
 
 def _places(reader: LogReader, topic: str) -> Sequence[Place]:
@@ -110,7 +110,8 @@ def _places(reader: LogReader, topic: str) -> Sequence[Place]:
         raise
 
 
-def _read_up_to(reader: LogReader, place: Place, begin: int, end: int) -> Iterator[Record]:
+def read_part(reader: LogReader, place: Place, begin: int, end: int) -> Iterator[Record]:
+    """Every record of a partition from offset `begin`, which it holds, to the one before `end`. Raises Unavailable."""
     reader.assign({place: begin})
     heard, expected = time.monotonic(), begin
     while expected < end:
@@ -127,11 +128,3 @@ def _read_up_to(reader: LogReader, place: Place, begin: int, end: int) -> Iterat
                 f"{READ_TIMEOUT_S:g} s.",
                 retry_after=1.0,
             )
-
-
-def partitions(letters: Iterator[DeadLetter]) -> Mapping[Place, list[DeadLetter]]:
-    """Letters by partition, in their order."""
-    found: dict[Place, list[DeadLetter]] = {}
-    for letter in letters:
-        found.setdefault(letter.record.place, []).append(letter)
-    return found

@@ -83,6 +83,10 @@ class LogReader(Protocol):
     def cluster_id(self) -> str:
         """Identity of the Kafka cluster; "" where the broker has none."""
 
+    def topic_id(self, topic: str) -> str:
+        """As of the last `places`: identity of a topic, another one when it was made again; "" where the broker has
+        none."""
+
     def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
         """As of the last `places`: a word for each that changes when its log may be another one, or a shorter one:
         the cluster, the topic's id (a topic made again has another), the partition's leader and its epoch."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TypeVar
 
 from services.shared.bus.interface import Place
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.bus.kafka_publisher import KafkaPublisher
-from services.shared.bus.kafka_readers import KafkaGroupOffsets, KafkaGroupReader, KafkaLogReader
+from services.shared.bus.kafka_readers import KafkaGroupOffsets, KafkaGroupReader, KafkaLogReader, KafkaReader
 from services.shared.bus.kafka_topics import delete_records, ensure_topics
 from services.shared.contracts.topics import TopicPage
 from services.shared.settings.model import BusSettings
@@ -16,8 +16,7 @@ from services.shared.settings.model import BusSettings
 CLOSE_TIMEOUT_S = 10.0
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
+ReaderT = TypeVar("ReaderT", bound=KafkaReader)
 
 
 class KafkaBus:
@@ -26,7 +25,7 @@ class KafkaBus:
     def __init__(self, settings: BusSettings) -> None:
         self._connection = KafkaConnection(settings)
         self._publishers: list[KafkaPublisher] = []
-        self._readers: list[_Closable] = []
+        self._readers: set[KafkaReader] = set()
 
     def ensure_topics(self, pages: Iterable[TopicPage]) -> None:
         """See `Bus`."""
@@ -40,21 +39,15 @@ class KafkaBus:
 
     def log_reader(self, client_id: str) -> KafkaLogReader:
         """See `Bus`."""
-        reader = KafkaLogReader(self._connection, client_id)
-        self._readers.append(reader)
-        return reader
+        return self._until_closed(KafkaLogReader(self._connection, client_id))
 
     def group_reader(self, *, group: str, member_id: str, topic: str) -> KafkaGroupReader:
         """See `Bus`."""
-        reader = KafkaGroupReader(self._connection, group=group, member_id=member_id, topic=topic)
-        self._readers.append(reader)
-        return reader
+        return self._until_closed(KafkaGroupReader(self._connection, group=group, member_id=member_id, topic=topic))
 
     def group_offsets(self, group: str) -> KafkaGroupOffsets:
         """See `Bus`."""
-        offsets = KafkaGroupOffsets(self._connection, group)
-        self._readers.append(offsets)
-        return offsets
+        return self._until_closed(KafkaGroupOffsets(self._connection, group))
 
     def delete_records(self, before: Mapping[Place, int]) -> None:
         """See `Bus`."""
@@ -64,5 +57,11 @@ class KafkaBus:
         """See `Bus`."""
         for publisher in self._publishers:
             publisher.close(CLOSE_TIMEOUT_S)
-        for reader in self._readers:
+        for reader in list(self._readers):
             reader.close()
+
+    def _until_closed(self, reader: ReaderT) -> ReaderT:
+        """Remembers it, to close it at the end, unless whoever asked for it has done so."""
+        self._readers.add(reader)
+        reader.on_close = self._readers.discard
+        return reader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -32,10 +32,12 @@ SILENCE_S = 2.0
 """After so long without a record a reader asks whether Kafka is still there."""
 SESSION_TIMEOUT_MS = 10_000
 """A member of a group that is gone for so long loses its partitions to the others."""
+COORDINATOR_TIMEOUT_S = 10.0
+"""A member that has not found its group's coordinator for so long is given up."""
 CLOSE_TIMEOUT_MS = 2_000
 
 
-class _KafkaReader:
+class KafkaReader:
     """What both readers share: a consumer made when it is needed, and made again after it failed to connect."""
 
     def __init__(self, connection: KafkaConnection) -> None:
@@ -43,6 +45,8 @@ class _KafkaReader:
         self._consumer: Any = None
         self._closed = False
         self._heard_at = 0.0
+        self.on_close: Callable[[KafkaReader], object] = lambda _: None
+        """Told when it is closed."""
 
     def _make_consumer(self) -> Any:
         raise NotImplementedError
@@ -130,9 +134,10 @@ class _KafkaReader:
         if self._consumer is not None:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
             self._consumer = None
+        self.on_close(self)
 
 
-class KafkaLogReader(_KafkaReader):
+class KafkaLogReader(KafkaReader):
     """See `LogReader`."""
 
     def __init__(self, connection: KafkaConnection, client_id: str) -> None:
@@ -187,6 +192,11 @@ class KafkaLogReader(_KafkaReader):
             # The administration client's describe_cluster fails on brokers that answer in an older form.
             return consumer._client.cluster.cluster_id or ""
 
+    def topic_id(self, topic: str) -> str:
+        """See `LogReader`."""
+        with self._calling("asking for a topic's id") as consumer:
+            return str(consumer._client.cluster.topic_id(self._connection.full_name(topic)) or "")
+
     def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
         """See `LogReader`."""
         with self._calling("asking who leads partitions") as consumer:
@@ -202,7 +212,7 @@ class KafkaLogReader(_KafkaReader):
         return self._connection.partition(place)
 
 
-class KafkaGroupOffsets(_KafkaReader):
+class KafkaGroupOffsets(KafkaReader):
     """See `GroupOffsets`. A consumer that is never assigned anything; it only speaks to the group's coordinator."""
 
     def __init__(self, connection: KafkaConnection, group: str) -> None:
@@ -221,7 +231,7 @@ class KafkaGroupOffsets(_KafkaReader):
             consumer.commit(offsets, timeout_ms=CLOSE_TIMEOUT_MS)
 
 
-class KafkaGroupReader(_KafkaReader):
+class KafkaGroupReader(KafkaReader):
     """See `GroupReader`."""
 
     def __init__(self, connection: KafkaConnection, *, group: str, member_id: str, topic: str) -> None:
@@ -230,6 +240,7 @@ class KafkaGroupReader(_KafkaReader):
         self._assigned: set[Any] = set()
         self._settled_at = 0.0
         self._upkeep_at = 0.0
+        self._coordinated_at = 0.0
         self._member_id = member_id
         self._topic = topic
 
@@ -244,6 +255,7 @@ class KafkaGroupReader(_KafkaReader):
             session_timeout_ms=SESSION_TIMEOUT_MS,
         )
         consumer.subscribe([self._connection.full_name(self._topic)])
+        self._coordinated_at = time.monotonic()
         return consumer
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
@@ -260,6 +272,20 @@ class KafkaGroupReader(_KafkaReader):
             return 0
         self._upkeep_at = now + UPKEEP_S
         return PATIENT_POLL_MS
+
+    def _ask_for_a_sign_of_life(self, consumer: Any) -> None:
+        """After a broker was killed, kafka-python may look for the group's coordinator for ever, and read nothing; a
+        new consumer finds it."""
+        now = time.monotonic()
+        if not consumer._coordinator.coordinator_unknown():
+            self._coordinated_at = now
+        elif now - self._coordinated_at > COORDINATOR_TIMEOUT_S:
+            raise Unavailable(
+                f"Nobody has coordinated the group {self._group} for {COORDINATOR_TIMEOUT_S:g} s.",
+                reason="NO_COORDINATOR",
+                retry_after=1.0,
+            )
+        super()._ask_for_a_sign_of_life(consumer)
 
     def commit(self, records: Sequence[Record]) -> None:
         """See `GroupReader`. Raises Unavailable when the group did not take it: the records will come again."""

@@ -263,6 +263,10 @@ class MemoryLogReader(_MemoryReader):
         """See `LogReader`."""
         return ""
 
+    def topic_id(self, topic: str) -> str:
+        """See `LogReader`."""
+        return ""
+
     def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
         """See `LogReader`. A log in memory is never another one."""
         return dict.fromkeys(places, "")

@@ -34,7 +34,7 @@ class CallGuard(Protocol):
     """Decides who may call what."""
 
     def admit(self, method: str, authorization: str, /) -> Caller | None:
-        """None: may make any request. Raises Unauthenticated, PermissionDenied, Unavailable.
+        """None: may make any request. Raises Unauthenticated, PermissionDenied, Busy, Unavailable.
 
         `method` is `/package.Service/Method`; `authorization` "" where the caller presents nothing. Must not block.
         """

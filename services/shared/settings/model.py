@@ -77,8 +77,8 @@ class AccessSettings(Section):
         False, description="Chat over HTTP needs no API key: for one machine, never for the internet."
     )
     snapshot_interval_s: Seconds = Field(5.0, description="A revoked key is refused everywhere after this time.")
-    key_requests_per_s: float = Field(50.0, gt=0, description="Chat requests that a key may make, in the long run.")
-    key_burst: int = Field(100, ge=1, description="Chat requests that a key may make at once.")
+    key_requests_per_s: float = Field(50.0, gt=0, description="Requests of a key to a replica, in the long run.")
+    key_burst: int = Field(100, ge=1, description="Requests of a key to a replica at once.")
     rater_statements_per_s: float = Field(2.0, gt=0, description="Feedback that a rater may send, in the long run.")
     rater_burst: int = Field(30, ge=1, description="Feedback that a rater may send at once.")
 

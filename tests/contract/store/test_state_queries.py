@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from services.learner.ports import Verdict
 from services.learner.releaser.outbox import mark_published
-from services.learner.service.queries import LearnerQueries
+from services.learner.service.queries import MEASURED_THUMBS, LearnerQueries
 from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
 from services.learner.state.pausing import Pausing
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
@@ -61,6 +61,17 @@ def release(learner: LearnerStore, number: int, *, publish_at: float = 0.0, **va
         )
         assert event_id is not None
         mark_published(connection, event_id, at(publish_at))
+
+
+def learner_queries(learner: LearnerStore, clock: ManualClock) -> LearnerQueries:
+    return LearnerQueries(
+        learner.database,
+        clock=clock,
+        experiences=learner.experiences,
+        candidates=learner.candidates,
+        join_window_s=3600,
+        orphan_after_s=3600,
+    )
 
 
 @pytest.fixture
@@ -212,17 +223,35 @@ class TestReleaseViews:
         with pytest.raises(NotFound):
             ReleaseViews(begun.database).one("p-0001-000077-00000000")
 
+    def test_thumb_times_are_counted_once_for_status_and_all_releases(
+        self, begun: LearnerStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rollout = make_rollout("r1")
+        ingest(begun, rollout, make_score(rollout), make_thumb("f1", rollout="r1", seconds=10))
+        release(begun, 1, rollouts=("r1",), feedback=("f1",))
+        release(begun, 2)
+        ingest(begun, make_rollout("a1", seconds=30, versions=[(policy_version(1), 2)]))
+        counted: list[int | None] = []
+
+        def counting(*args: Any, newest: int | None = None, **values: Any) -> Any:
+            counted.append(newest)
+            return thumb_times(*args, newest=newest, **values)
+
+        monkeypatch.setattr("services.learner.service.queries.thumb_times", counting)
+        queries = learner_queries(begun, clock)
+        for _ in range(2):
+            assert queries.status().thumb_to_token.p50_s == pytest.approx(20.1)
+            page = queries.releases(kind=None, page_size=100, page_token="")
+            p50s = {view.release.version: view.metrics.get("thumb_to_token_p50_s") for view in page.releases}
+            assert p50s.pop(policy_version(1)) == pytest.approx(20.1)
+            assert set(p50s.values()) == {None} and len(p50s) == 3
+            assert queries.release(policy_version(1))[0].metrics["thumb_to_token_p50_s"] == pytest.approx(20.1)
+        assert counted == [MEASURED_THUMBS]
+
     def test_status_counts(self, begun: LearnerStore, clock: ManualClock) -> None:
         rollout = make_rollout("r1")
         ingest(begun, rollout, make_score(rollout), make_thumb("f1", rollout="r1"), make_thumb("f9", rollout="gone"))
-        status = LearnerQueries(
-            begun.database,
-            clock=clock,
-            experiences=begun.experiences,
-            candidates=begun.candidates,
-            join_window_s=3600,
-            orphan_after_s=3600,
-        ).status()
+        status = learner_queries(begun, clock).status()
         totals = status.totals
         assert (status.policy_version, status.reward_model_version) == (policy_version(0), reward_version(0))
         assert (totals.rollouts, totals.slots, totals.thumbs_up, totals.thumbs_down) == (1, 2, 2, 0)

@@ -11,14 +11,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import insert, select
 
 from services.shared.domain.errors import Fenced, Misconfigured, Unavailable
-from services.shared.store.database import Database, open_database
+from services.shared.store.database import POOL, Database, open_database
 from services.shared.store.leases import Leases, check_epoch
 from services.shared.store.migrate import migrate
 from services.shared.store.tables import flags, metadata
 from tests.support.facts import START
 from tests.support.learner_store import ManualClock, open_test_database
 from tests.support.postgres import PostgresServer
-from tests.support.stores import PostgresStores
+from tests.support.stores import PostgresStores, Stores
 
 
 def test_sqlite_commits_survive_a_power_cut(tmp_path: Path) -> None:
@@ -26,9 +26,15 @@ def test_sqlite_commits_survive_a_power_cut(tmp_path: Path) -> None:
     with database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         }
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 30_000,
+        "secure_delete": 2,
+    }
     database.close()
 
 
@@ -45,6 +51,39 @@ def test_postgresql_reads_a_snapshot_and_waits_for_locks_no_longer_than_sqlite(p
         "transaction_read_only": "on",
     }
     stores.close()
+
+
+def test_postgresql_notices_a_server_that_vanished(postgres: PostgresServer) -> None:
+    stores = PostgresStores(postgres)
+    connection = stores.open().engine.raw_connection()
+    parameters = connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]  # psycopg's
+    connection.close()
+    wanted = {
+        "connect_timeout": "10",
+        "keepalives": "1",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "30000",
+    }
+    assert parameters.items() >= wanted.items()
+    stores.close()
+
+
+def test_a_free_connection_that_does_not_come_is_told_as_unavailable(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("pool_size", 1), ("max_overflow", 0), ("pool_timeout", 0.01)):
+        monkeypatch.setitem(POOL, name, value)
+    database = stores.open()
+    with database.read() as connection:
+        connection.execute(select(flags)).all()
+        for transaction in (database.read, database.write):
+            with pytest.raises(Unavailable) as told, transaction():
+                pass
+            assert (told.value.reason, told.value.retry_after) == ("STORE_UNAVAILABLE", 0.5)
+    with database.read() as connection:
+        assert connection.execute(select(flags)).all() == []
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from services.learner.state.fencing import LEADER, fenced_write
 from services.shared.domain.errors import Fenced, ThumbloopError, Unavailable
@@ -17,6 +17,7 @@ from services.shared.store.migrate import migrate
 from services.shared.store.tables import experiences, flags
 from tests.support.facts import START, make_rollout, make_score, make_thumb, policy_version, reward_version
 from tests.support.learner_store import LearnerStore, ManualClock, ingest_facts
+from tests.support.patience import eventually
 from tests.support.postgres import PostgresServer
 from tests.support.stores import PostgresStores, Stores
 
@@ -122,6 +123,7 @@ class TestClaims:
                 under_way.set()
                 held = connection.scalar(select(experiences.c.rollout_id).limit(1))
                 assert held
+                eventually(lambda: someone_waits_for_a_lock(on_postgresql_again), within_s=60)
                 assert not taken.is_set()
             assert taken.wait(60)
         assert failures == []
@@ -129,6 +131,13 @@ class TestClaims:
             claim(learner, 1)
         with pytest.raises(Fenced):
             learner.leases.renew(LEADER, learner.epoch)
+
+
+def someone_waits_for_a_lock(database: Database) -> bool:
+    """As PostgreSQL says of its processes."""
+    with database.read() as connection:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        return bool(connection.scalar(text(waiting)))
 
 
 class TestTrouble:

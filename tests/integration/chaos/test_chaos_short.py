@@ -26,7 +26,7 @@ SEED = 4
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_nothing_is_lost_or_counted_twice_however_services_die(broker_choice: str, tmp_path: Path) -> None:
     settings = RunSettings(
         seed=SEED,

@@ -178,13 +178,13 @@ async def test_the_same_again_after_a_restart_answers_what_the_store_knows(tmp_p
 
 
 async def test_a_rater_who_floods_is_told_when_to_come_again(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, access={"rater_statements_per_s": 0.5, "rater_burst": 3}) as gateway:
+    async with running_gateway(tmp_path, access={"rater_statements_per_s": 0.01, "rater_burst": 3}) as gateway:
         token = (await gateway.choice(user="eve"))["feedback_token"]
         kept = await gateway.thumb(token, "up", feedback_id="kept")
         statuses = [(await gateway.thumb(token, "up")).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
         refused = await gateway.thumb((await gateway.choice(user="eve"))["feedback_token"], "up")
-        assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 2
+        assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 100
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert (await gateway.thumb(token, "up", feedback_id="kept")).json() == kept.json(), "the same again is free"
         other = (await gateway.choice(user="bob"))["feedback_token"]

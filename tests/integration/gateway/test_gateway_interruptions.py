@@ -126,7 +126,7 @@ async def test_sigterm_ends_running_feedback_too(tmp_path: Any) -> None:
         token = (await gateway.choice())["feedback_token"]
         gateway.bus.delay_s = 1.0
         sent = asyncio.create_task(gateway.thumb(token, "up"))
-        await asyncio.sleep(0.3)
+        await until(lambda: gateway.bus.asked > 0, what="the log to be asked")
         gateway.stop.set()
         assert (await sent).status_code == 200
         await asyncio.wait_for(gateway.served, 10)
@@ -134,7 +134,7 @@ async def test_sigterm_ends_running_feedback_too(tmp_path: Any) -> None:
 
 async def test_too_many_requests_are_told_to_come_again(tmp_path: Any) -> None:
     async with running_gateway(tmp_path, max_running=2) as gateway:
-        gateway.generator.words, gateway.generator.token_interval_s = SLOW[:20], 0.05
+        gateway.generator.words, gateway.generator.token_interval_s = SLOW[:20], 0.2
         running = [asyncio.create_task(gateway.chat()) for _ in range(2)]
         await until(lambda: gateway.generator.running == 2, what="two answers to be drawn")
         refused = await gateway.chat()

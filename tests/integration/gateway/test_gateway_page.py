@@ -7,6 +7,7 @@ the browser reports no error of its own.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,8 @@ from services.shared.domain.feedback import Thumb
 from tests.support.access import live_key
 from tests.support.gateway import NEXT_VERSION, VERSION, GatewayHarness, running_gateway, until
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+EXPECT_WITHIN_MS = 30_000
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -52,6 +54,7 @@ async def opened(gateway: GatewayHarness) -> AsyncIterator[Page]:
         if not request.url.startswith((gateway.url, "data:")):
             problems.append(f"asked {request.url}")
 
+    expect.set_options(timeout=EXPECT_WITHIN_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = await browser.new_page()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.gateway import free_ports, until
+from services.embedded.ports import free_ports
+from tests.support.gateway import until
 
 PROGRAM = (
     "from services.gateway.main import run; from services.shared.settings import load_settings; run(load_settings())"
@@ -78,7 +79,7 @@ async def test_alone_it_is_alive_and_says_what_it_lacks(tmp_path: Path) -> None:
         releases = await http.get(f"http://127.0.0.1:{port}/v1/releases")
         assert releases.json()["releases"] == [] and not releases.json()["learner"]["reachable"]
         gateway.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(gateway.wait(), 15) == 0
+        assert await asyncio.wait_for(gateway.wait(), 60) == 0
 
 
 async def test_nothing_outlives_a_kill(tmp_path: Path) -> None:

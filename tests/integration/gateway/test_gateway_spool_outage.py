@@ -4,7 +4,7 @@ Plan: a gateway as a process of its own, on a broker of the test's own. Thumbs a
 while it is not; the gateway is killed with SIGKILL and started again, then the broker comes back. Pass: every answer
 says truly where the thumb is, the state is known after the restart too, everything acknowledged is in the topic, the
 first time in the order in which it was sent for each rollout, and the disk is empty at the end. And: a second gateway
-on the folder is told so; a full spool is a 503; on the embedded broker, what a killed broker lost is sent again.
+on the folder is told so; a full spool is a 503; what a killed broker lost is sent again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pytest
 from thumbloop.learner.v1 import learner_pb2_grpc
 
 from services.embedded.brokers import Broker
+from services.embedded.ports import free_port
 from services.gateway.spool.table import FILE_NAME
 from services.gateway.tokens import FeedbackTokens
 from services.shared.bus import open_bus
@@ -37,7 +38,7 @@ from services.shared.domain.feedback import Feedback, FeedbackKind
 from services.shared.ids import utc_now
 from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings.model import BusSettings
-from tests.support.gateway import TestLearner, free_ports, until
+from tests.support.gateway import TestLearner, until
 
 PROGRAM = (
     "from services.gateway.main import run; from services.shared.settings import load_settings; run(load_settings())"
@@ -87,7 +88,7 @@ class Stage:
 
     async def start_second(self) -> tuple[int, str]:
         """Another gateway on the same folder: its exit code and what it said."""
-        (port,) = free_ports(1)
+        port = free_port()
         second = await self._start_process(port, {})
         code = await asyncio.wait_for(second.wait(), 60)
         return code, (self.folder / f"gateway-{port}.log").read_text()
@@ -118,13 +119,22 @@ class Stage:
 
         await until(all_there, what=f"the topic to have all of {len(names)}", within_s=60)
 
+    async def read_from_the_start(self) -> bool:
+        """Offsets of what was lost are used again. False: the log is not there yet."""
+        try:
+            places = await asyncio.to_thread(self.log.places, FEEDBACK)
+            self.log.assign(await asyncio.to_thread(self.log.beginning_offsets, places))
+        except Unavailable:
+            return False
+        return True
+
     def lying(self) -> set[str]:
         """Feedback ids on the gateway's disk."""
         with closing(sqlite3.connect(self.spool)) as connection:
             return {row[0] for row in connection.execute("SELECT feedback_id FROM items")}
 
     async def _start_process(self, port: int, spool: Mapping[str, object]) -> asyncio.subprocess.Process:
-        (control_port,) = free_ports(1)
+        control_port = free_port()
         env = {
             **os.environ,
             "THUMBLOOP_DEPLOYMENT__DATA_DIR": str(self.folder),
@@ -167,7 +177,7 @@ async def open_stage(folder: Path, broker: Broker) -> AsyncIterator[Stage]:
         learner_port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, None)
-        (port,) = free_ports(1)
+        port = free_port()
         stage = Stage(
             folder=folder,
             broker=broker,
@@ -202,7 +212,8 @@ async def test_nothing_acknowledged_is_lost_when_broker_and_gateway_go(stage: St
     sent: list[tuple[str, str]] = []
     for number in range(5):
         answer = await stage.send(f"before-{number}", f"rollout-{number % 3}")
-        assert (answer.status_code, answer.json()["state"]) == (200, "accepted"), answer.text
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["state"] in {"accepted", "spooled"}, "spooled: the log took longer than the gateway waits"
         sent.append((f"before-{number}", f"rollout-{number % 3}"))
     await asyncio.to_thread(stage.broker.stop)
     for number in range(20):
@@ -240,18 +251,16 @@ async def test_a_full_spool_is_a_503_and_a_second_owner_is_told(stage: Stage) ->
     await stage.kill()
 
 
-async def test_what_a_killed_embedded_broker_lost_is_sent_again(stage: Stage) -> None:
-    if not stage.broker.embedded:
-        return  # Apache Kafka keeps what it acknowledged; its loss is another test's scenario
+async def test_what_a_killed_broker_lost_is_sent_again(stage: Stage) -> None:
+    """The embedded broker may lose its tail; Apache Kafka keeps what it acknowledged, and nothing is there to send."""
     await stage.start()
     sent = set()
     for number in range(40):
         answer = await stage.send(f"f{number}", f"r{number}")
         assert answer.status_code == 200
         sent.add(f"f{number}")
-    stage.broker.kill()
-    stage.broker.start(BROKER_START_S)
-    # From its start: offsets of what was lost are used again.
-    stage.log.assign(stage.log.beginning_offsets(stage.log.places(FEEDBACK)))
+    await asyncio.to_thread(stage.broker.kill)
+    await asyncio.to_thread(stage.broker.start, BROKER_START_S)
+    await until(stage.read_from_the_start, what="the log to be read again", within_s=60)
     await stage.read_until(sent)
     await until(lambda: not stage.lying(), what="the spool to be empty", within_s=30)

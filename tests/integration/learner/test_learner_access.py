@@ -3,8 +3,9 @@
 Plan: the room's own server with its own guard on a store; callers without a credential, with keys of all scopes, and
 rooms; keys are made, made again, listed, revoked; other rooms follow the snapshot.
 Pass: nobody without the service credential or an admin's key gets an answer from any method; making a key is idempotent
-by its id, another body under it is a conflict; an admin's key reaches its own tenant alone; a revoked key is gone from
-the snapshot at once and refused by the learner itself.
+by its id, another body under it is a conflict; an admin's key reaches its own tenant alone, says nothing in a replica's
+name, and is shown no other's keys or releases; a revoked key is gone from the snapshot at once and refused by the
+learner itself.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Door:
 
     address: str
     folder: Path
+    replicas: list[str]
+    """Those that asked for the keys."""
 
     async def ask(self, method: str, request: Any, credential: Credential | None = None) -> Any:
         """One call as another room, or as `credential`; raises the server's error."""
@@ -84,7 +87,10 @@ async def door(database: Database, tmp_path: Path) -> AsyncIterator[Door]:
     table = ApiKeyTable(database, clock=utc_now)
     settings = Settings.model_validate({"deployment": {"data_dir": tmp_path}, "access": {"snapshot_interval_s": 3600}})
     access = own_access(settings, table.fetch)
-    servicer = Keys(keys=table, on_keys_changed=access.follower.look_now)  # type: ignore[abstract]  # see Keys
+    replicas: list[str] = []
+    servicer = Keys(  # type: ignore[abstract]  # see Keys
+        keys=table, on_keys_changed=access.follower.look_now, on_replica=replicas.append
+    )
     server = RpcServer(
         "127.0.0.1",
         0,
@@ -94,7 +100,7 @@ async def door(database: Database, tmp_path: Path) -> AsyncIterator[Door]:
     )
     access.follower.start()
     await server.start()
-    yield Door(f"127.0.0.1:{server.port}", tmp_path)
+    yield Door(f"127.0.0.1:{server.port}", tmp_path, replicas)
     await server.stop()
     await asyncio.to_thread(access.follower.stop)
 
@@ -120,7 +126,7 @@ async def test_every_method_is_closed_to_whoever_proves_nothing(door: Door, meth
         await door.ask(method, request, KeyCredential(mint_key().text))
     with pytest.raises(Unauthenticated, match="not of this deployment"):
         await door.ask(method, request, credential_of(door.folder / "elsewhere"))
-    with pytest.raises(PermissionDenied, match="needs admin"):
+    with pytest.raises(PermissionDenied, match=r"needs admin|no API key opens it"):
         await door.ask(method, request, KeyCredential(chat.text))
 
 
@@ -206,9 +212,9 @@ async def test_an_admins_key_reaches_its_own_tenant_alone(door: Door) -> None:
     mine = KeyCredential(admin.text)
     listed = await door.ask("ListApiKeys", learner_pb2.ListApiKeysRequest(tenant="acme"), mine)
     assert [key.key_id for key in listed.keys] == [admin.key_id]
-    for tenant in ("umbrella", ""):
-        with pytest.raises(PermissionDenied, match="belongs to tenant 'acme'"):
-            await door.ask("ListApiKeys", learner_pb2.ListApiKeysRequest(tenant=tenant), mine)
+    assert await door.ask("ListApiKeys", learner_pb2.ListApiKeysRequest(), mine) == listed
+    with pytest.raises(PermissionDenied, match="belongs to tenant 'acme'"):
+        await door.ask("ListApiKeys", learner_pb2.ListApiKeysRequest(tenant="umbrella"), mine)
     with pytest.raises(PermissionDenied):
         await door.ask("CreateApiKey", order(mint_key(), Scope.ADMIN, tenant="umbrella"), mine)
     with pytest.raises(NotFound):
@@ -217,10 +223,38 @@ async def test_an_admins_key_reaches_its_own_tenant_alone(door: Door) -> None:
     assert [key.HasField("revoke_time") for key in every.keys] == [False, False]
 
 
+async def test_no_admins_key_acts_as_a_room_and_no_tenants_as_the_operator(door: Door) -> None:
+    tenants, operators = await door.make(Scope.ADMIN, tenant="acme"), await door.make(Scope.ADMIN)
+    await until(lambda: lets_in(door, tenants), what="the new keys to be known")
+    rooms: dict[str, Any] = {
+        "GetAccessSnapshot": learner_pb2.GetAccessSnapshotRequest(replica_id="generator-0"),
+        "AcknowledgeControl": learner_pb2.AcknowledgeControlRequest(replica_id="generator-0", control_id="c-1"),
+        "AcknowledgeRelease": learner_pb2.AcknowledgeReleaseRequest(replica_id="generator-0"),
+        "FindStoredFeedback": learner_pb2.FindStoredFeedbackRequest(tenant="acme"),
+    }
+    for method, request in rooms.items():
+        for key in (tenants, operators):
+            with pytest.raises(PermissionDenied) as refused:
+                await door.ask(method, request, KeyCredential(key.text))
+            assert refused.value.reason == "ROOMS_ONLY"
+    assert door.replicas == []
+    operator: dict[str, Any] = {
+        "Pause": learner_pb2.PauseRequest(),
+        "GetRelease": learner_pb2.GetReleaseRequest(version="p-1"),
+    }
+    for method, request in operator.items():
+        with pytest.raises(PermissionDenied) as refused:
+            await door.ask(method, request, KeyCredential(tenants.text))
+        assert refused.value.reason == "OPERATOR_ONLY"
+        with pytest.raises(ThumbloopError) as let_in:  # see Keys
+            await door.ask(method, request, KeyCredential(operators.text))
+        assert not isinstance(let_in.value, PermissionDenied)
+
+
 async def test_rooms_follow_the_snapshot(door: Door) -> None:
     chat, score = await door.make(Scope.CHAT, tenant="acme"), await door.make(Scope.SCORE)
     channel = open_sync_channel(door.address, credential=credential_of(door.folder))
-    fetch = fetch_from_learner(channel)
+    fetch = fetch_from_learner(channel, replica_id="gateway-7")
     first = await asyncio.to_thread(fetch, "")
     assert first is not None and first.keys.keys() == {chat.key_id, score.key_id}
     key = first.keys[chat.key_id]
@@ -230,4 +264,5 @@ async def test_rooms_follow_the_snapshot(door: Door) -> None:
     await door.ask("RevokeApiKey", learner_pb2.RevokeApiKeyRequest(key_id=chat.key_id))
     second = await asyncio.to_thread(fetch, first.digest)
     assert second is not None and second.keys.keys() == {score.key_id}
+    assert set(door.replicas) == {"gateway-7"}
     channel.close()

@@ -7,6 +7,7 @@ Pass: answers say what the store holds; every mistake is a status with a reason,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
 from services.learner.access.key_table import ApiKeyTable
 from services.learner.forgetting.forgetting import Forgetting
+from services.learner.forgetting.replicas import Replicas
 from services.learner.ports import Verdict
 from services.learner.service.queries import LearnerQueries
 from services.learner.service.servicer import SERVICE_NAME, LearnerServicer
@@ -30,6 +32,7 @@ from services.shared.rpc.server import RpcServer
 from services.shared.store.database import Database
 from tests.support.access import OpenGuard
 from tests.support.facts import make_rollout, make_score, make_thumb, policy_version, reward_version
+from tests.support.forgetting_world import ORDER
 from tests.support.learner_store import METRICS, LearnerStore, ManualClock, ingest_facts
 
 
@@ -55,6 +58,8 @@ async def stub(database: Database) -> AsyncIterator[learner_pb2_grpc.LearnerServ
     candidate = learner.candidate(1, rollouts=("r1",), feedback=("f1",))
     learner.candidates.submit(candidate)
     learner.commits.commit(candidate, Verdict(passed=True, lines=("ok",)))
+    replicas = Replicas(database, clock=clock, interval_s=5.0)
+    replicas.start()
     servicer = LearnerServicer(
         queries=LearnerQueries(
             database,
@@ -69,8 +74,9 @@ async def stub(database: Database) -> AsyncIterator[learner_pb2_grpc.LearnerServ
         trainer_status=Trainer,
         read_manifest=lambda release: f'{{"version":"{release.version}"}}',
         epoch=learner.epoch,
-        forgetting=Forgetting(database, clock=clock),
+        forgetting=Forgetting(database, clock=clock, living=replicas.living),
         keys=ApiKeyTable(database, clock=clock),
+        on_replica=replicas.note,
     )
     server = RpcServer(
         "127.0.0.1",
@@ -84,6 +90,7 @@ async def stub(database: Database) -> AsyncIterator[learner_pb2_grpc.LearnerServ
     yield learner_pb2_grpc.LearnerServiceStub(channel)
     await channel.close()
     await server.stop()
+    replicas.stop()
 
 
 async def code_of(call: Any) -> grpc.StatusCode:
@@ -161,3 +168,24 @@ async def test_acknowledgements(stub: learner_pb2_grpc.LearnerServiceAsyncStub) 
     assert await code_of(stub.AcknowledgeControl(unknown, timeout=10)) is grpc.StatusCode.NOT_FOUND
     nobody = learner_pb2.AcknowledgeReleaseRequest(kind=policy_pb2.RELEASE_KIND_POLICY)
     assert await code_of(stub.AcknowledgeRelease(nobody, timeout=10)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_order_waits_for_rooms_that_ask_for_keys(stub: learner_pb2_grpc.LearnerServiceAsyncStub) -> None:
+    await stub.GetAccessSnapshot(learner_pb2.GetAccessSnapshotRequest(replica_id="gateway-1"), timeout=10)
+    await stub.GetAccessSnapshot(learner_pb2.GetAccessSnapshotRequest(), timeout=10)  # somebody without a name
+    forget = learner_pb2.ForgetUserRequest(tenant="default", rater_ids=["rater-1"], control_id=ORDER)
+    assert (await stub.ForgetUser(forget, timeout=10)).rollouts == 1
+    which = learner_pb2.GetControlRequest(control_id=ORDER)
+
+    async def waiting() -> list[str]:
+        return list((await stub.GetControl(which, timeout=10)).waiting_for)
+
+    async with asyncio.timeout(30):
+        while await waiting() != ["gateway-1", "learner"]:
+            await asyncio.sleep(0.02)
+    for name, left in (("learner", ["gateway-1"]), ("gateway-1", [])):
+        said = learner_pb2.AcknowledgeControlRequest(replica_id=name, control_id=ORDER)
+        await stub.AcknowledgeControl(said, timeout=10)
+        assert await waiting() == left
+    progress = await stub.GetControl(which, timeout=10)
+    assert list(progress.acknowledged_by) == ["gateway-1", "learner"] and not progress.HasField("publish_time")

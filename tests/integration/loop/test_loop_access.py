@@ -1,8 +1,9 @@
 """Keys across the whole deployment.
 
 Plan: the scripted loop with keys required; `thumbloop keys` makes a chat and a score key; a chat over HTTP, `Generate`
-and `Score` over gRPC with them; then the chat key is revoked by command.
-Pass: each door opens to its scope alone; the revoked key is refused at every door within seconds, and no other is.
+and `Score` over gRPC with them; another tenant's administrator lists keys; then the chat key is revoked by command.
+Pass: each door opens to its scope alone, and to nothing that the rooms alone may say; the revoked key is refused at
+every door within seconds, and no other is.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from thumbloop.generator.v1 import generator_pb2_grpc
+from thumbloop.generator.v1 import generator_pb2_grpc, rollout_pb2
 from thumbloop.reward.v1 import reward_pb2, reward_pb2_grpc
 from thumbloop.shared.v1 import meta_pb2
 
+from services.cli.learner_connection import API_KEY_VARIABLE
 from services.embedded.plan import EmbeddedPlan, choose_ports
 from services.embedded.supervisor import Supervisor
 from services.shared.domain.errors import PermissionDenied, ThumbloopError, Unauthenticated
@@ -53,18 +55,22 @@ class People:
         self._plan = plan
 
     def operate(self, *words: str) -> str:
-        """`thumbloop WORDS`; gives what it prints."""
+        """`thumbloop WORDS`, which must succeed; gives what it prints."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run(self, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
+        """`thumbloop WORDS`, with the deployment's secrets or with `key`."""
         here = ["--address", f"127.0.0.1:{self._plan.ports['learner']}", "--data-dir", str(self._plan.data_dir)]
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-m", "services.cli", *words, *here],
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", API_KEY_VARIABLE: key},
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def chat(self, key: str) -> int:
         """HTTP status of a question; 0: nobody there."""
@@ -80,9 +86,9 @@ class People:
             return 0
         return answer.status_code
 
-    def generate(self, key: str, tenant: str = "default") -> str:
+    def generate(self, key: str, **changes: Any) -> str:
         """ "ok", or the reason of the refusal."""
-        request = generate_request(tenant=tenant)
+        request = generate_request(**{"rater_id": "", **changes})
 
         def call(channel: grpc.Channel) -> None:
             list(generator_pb2_grpc.GeneratorServiceStub(channel).Generate(request, timeout=CALL_S))
@@ -118,6 +124,9 @@ def test_keys_open_their_doors_until_they_are_revoked(closed_loop: Supervisor) -
     eventually(lambda: people.score(score) == "ok", within_s=20, what="reward knows the score key")
     assert (people.generate(score), people.score(chat), people.chat(score)) == ("WRONG_SCOPE", "WRONG_SCOPE", 403)
     assert people.generate(chat, tenant="umbrella") == "WRONG_TENANT"
+    assert people.generate(chat, tenant="") == "ok"
+    for forged in ({"rater_id": "alice"}, {"canary_id": "c"}, {"purpose": rollout_pb2.PURPOSE_GATE}):
+        assert people.generate(chat, **forged) == "ROOMS_ONLY"
     assert (people.generate("none"), people.score("none"), people.chat("none")) == (
         "API_KEY_MALFORMED",
         "API_KEY_MALFORMED",
@@ -126,6 +135,10 @@ def test_keys_open_their_doors_until_they_are_revoked(closed_loop: Supervisor) -
     listed = people.operate("keys", "list")
     key_id = chat.split("_")[1]
     assert re.search(rf"{key_id}.*web.*chat.*live", listed) and chat not in listed
+    admin = people.operate("keys", "create", "acme-admin", "--scopes", "admin", "--tenant", "acme", "--bare").strip()
+    eventually(lambda: people.run("keys", "list", key=admin).returncode == 0, within_s=60, what="the key is known")
+    own = people.run("keys", "list", key=admin).stdout
+    assert "acme-admin" in own and key_id not in own, "it names no tenant, and sees its own alone"
     assert "is revoked" in people.operate("keys", "revoke", key_id)
     refusals = (401, "API_KEY_UNKNOWN", "ok")
     eventually(

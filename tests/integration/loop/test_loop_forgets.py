@@ -158,7 +158,7 @@ def store_names(data_dir: Path, text: str) -> list[str]:
 
 
 def spool_names(data_dir: Path, text: str) -> list[str]:
-    return [name for path in data_dir.rglob("spool/**/*.db") for name in _names(path, text, but=())]
+    return [name for path in data_dir.rglob("spool/**/*.db") for name in _names(path, text, but=("tombstones",))]
 
 
 def _names(path: Path, text: str, *, but: tuple[str, ...]) -> list[str]:

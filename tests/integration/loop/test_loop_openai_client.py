@@ -33,7 +33,7 @@ async def test_a_thumb_is_followed_into_a_policy(scripted_loop: Supervisor, tmp_
     assert len(tokens) == 4
     async with httpx.AsyncClient(base_url=url, timeout=30) as web:
         sent = [(await web.post("/v1/feedback", json=thumb(token))).raise_for_status().json() for token in tokens]
-        assert {answer["state"] for answer in sent} == {"accepted"}
+        assert {answer["state"] for answer in sent} <= {"accepted", "spooled"}
         crowd, journal = crowd_of(scripted_loop.plan, tmp_path / "journal.jsonl")
         users = asyncio.create_task(crowd.run())
         first = await followed_home(web, sent[0]["feedback_id"], tokens[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.shared.access import ServiceCredential, mint_key
 from services.shared.access.bearer import presented
-from services.shared.access.service_credential import LOOK_AGAIN_S, SETTLE
+from services.shared.followed_ring import LOOK_AGAIN_S, SETTLE
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -91,6 +91,25 @@ def test_a_damaged_file_leaves_the_last_good_keys(tmp_path: Path) -> None:
     assert not (tmp_path / "service.json").exists(), "a running room makes no key that the others lack"
 
 
+def test_a_time_without_zone_is_told_and_stops_no_call(tmp_path: Path) -> None:
+    """Neither when the key is added nor when it is the only one that is left."""
+    time = Time()
+    one = credential(tmp_path, time)
+    first = secret_of(one)
+    rewrite(tmp_path, first.split("_")[1], "k2", created={"k2": START.replace(tzinfo=None)})
+    for _ in range(2):
+        time.seconds += LOOK_AGAIN_S
+        assert secret_of(one) == first and one.accepts(first)
+    rewrite(tmp_path, "k2", created={})
+    time.seconds += LOOK_AGAIN_S
+    assert secret_of(one) == first
+    path = tmp_path / "service.json"
+    path.write_text(path.read_text().replace('00:00"', '00:00+00:00"'))
+    time.seconds += LOOK_AGAIN_S
+    assert secret_of(one) == f"ts_k2_{(b's' * 32).hex()}", "mended, it is read again"
+
+
 def test_the_secret_does_not_show(tmp_path: Path) -> None:
     one = credential(tmp_path, Time())
-    assert secret_of(one) not in repr(one) and secret_of(one).split("_")[2] not in repr(one.__dict__)
+    shown = repr(one) + repr(one.__dict__) + repr(one._ring.__dict__)
+    assert secret_of(one) not in shown and secret_of(one).split("_")[2] not in shown

@@ -11,12 +11,17 @@ from services.cli import doctor
 from services.embedded.ports import free_port
 
 
-def test_a_missing_package_is_found_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_found_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(doctor, "ROOM_PACKAGES", {"gateway": ("no_such_package",)})
     (finding,) = doctor.check_packages()
     assert not finding.ok
     assert "no_such_package" in finding.detail
     assert finding.mend == "pip install 'thumbloop[gateway]'"
+    monkeypatch.setattr(doctor, "examine", lambda: [finding])
+    doctor.print_findings()
+    assert finding.mend in capsys.readouterr().out
 
 
 def test_wrong_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,17 @@ def test_a_former_order_is_looked_at_alone(gateway: Gateway, tmp_path: Path) -> 
     assert {request.method for request in gateway.requests} == {"GET"}
 
 
+@pytest.mark.parametrize(("waiting", "code"), [(("reward-0",), 1), ((), 0)])
+def test_without_waiting_the_exit_code_says_how_far_it_is(
+    gateway: Gateway, tmp_path: Path, waiting: tuple[str, ...], code: int
+) -> None:
+    gateway.answers[1:] = [says(200, progress(*waiting))]
+    words = ["forget", "--user", "alice", "--yes", "--no-wait", "--data-dir", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, len(gateway.requests)) == (code, 2), done.output
+    assert "What remains" in done.output
+
+
 def test_user_or_order_not_both_and_not_none() -> None:
     assert CliRunner().invoke(app, ["forget"]).exit_code == 1
     assert CliRunner().invoke(app, ["forget", "--user", "a", "--control", ORDER]).exit_code == 1

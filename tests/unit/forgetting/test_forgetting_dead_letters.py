@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,12 @@ from services.learner.forgetting.dead_letters import DeadLetterEraser
 from services.learner.forgetting.keeping_out import without_forgotten_records
 from services.learner.ingest.decoding import read
 from services.shared.bus.dead_letters import DeadLetter, dead_letter_topics, parse_id, read_dead_letters
-from services.shared.bus.interface import OutgoingEvent, Place
+from services.shared.bus.interface import OutgoingEvent, Place, Record
 from services.shared.bus.memory import MemoryBus
 from services.shared.contracts.feedback import encode_feedback
 from services.shared.contracts.rollouts import encode_rollout
 from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, dead_letter_topic, load_topic_pages
-from services.shared.domain.errors import InvalidInput, NotFound, NotSupported
+from services.shared.domain.errors import Busy, InvalidInput, NotFound, NotSupported
 from tests.support.facts import DEPLOYMENT, make_rollout, make_thumb
 from tests.support.forgetting_world import ALICE, ALICE_OLD, BOB, HERS, HIS, NEVER, forget
 from tests.support.learner_store import LearnerStore, ManualClock, open_test_database
@@ -131,6 +132,61 @@ def test_replaying_gives_the_original_event(bus: MemoryBus) -> None:
     assert [(event.key, event.value, event.headers) for event in events] == [
         ("the key", b"\xff1", {"own": b"header"})
     ] * 2
+
+
+def test_replaying_more_than_may_be_in_flight(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every event is acknowledged before the producer is full."""
+    for number in range(25):
+        bury(bus, b"\xff%d" % number)
+    inner = bus.publisher("inner")
+    waiting: list[tuple[OutgoingEvent, Future[Record]]] = []
+
+    class Bounded:
+        """Takes ten at a time, and acknowledges when somebody waits."""
+
+        def send(self, event: OutgoingEvent) -> Future[Record]:
+            future: Future[Record] = Awaited()
+            if len(waiting) == 10:
+                future.set_exception(Busy("too much in flight"))
+            else:
+                waiting.append((event, future))
+            return future
+
+        def close(self, timeout_s: float) -> None:
+            inner.close(timeout_s)
+
+    class Awaited(Future[Record]):
+        def result(self, timeout: float | None = None) -> Record:
+            for event, future in waiting:
+                future.set_result(inner.send(event).result(timeout))
+            waiting.clear()
+            return super().result(timeout)
+
+    monkeypatch.setattr(bus, "publisher", lambda client_id: Bounded())
+    replay(bus, find(bus, Choice()), window=10)
+    events = [record.value for place in bus.places(FEEDBACK) for record in bus.read(place, 0, 100)]
+    assert sorted(events) == sorted(b"\xff%d" % number for number in range(25))
+
+
+def test_the_window_is_no_wider_than_the_settings_allow(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows: list[int] = []
+    monkeypatch.setattr(dead_letters, "open_bus", lambda settings: bus)
+    monkeypatch.setattr(dead_letters, "replay", lambda bus, letters, *, window: windows.append(window))
+    for most in ("3", "100000"):
+        done = CliRunner().invoke(app, ["dead-letters", "replay", "--all"], env={"THUMBLOOP_BUS__MAX_IN_FLIGHT": most})
+        assert done.exit_code == 0, done.output
+    assert windows == [3, dead_letters.WINDOW]
+
+
+def test_what_others_wrote_is_shown_as_it_is(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "open_bus", lambda settings: bus)
+    foreign = "[/x] [red]\x1b[2J"
+    headers = {"dlq-reason": foreign.encode(), "dlq-message": foreign.encode(), "own[/x]": foreign.encode()}
+    bus.append(OutgoingEvent(topic=DLQ.topic, key=foreign, value=foreign.encode(), headers=headers))
+    for words in (["list"], ["show", "feedback-dlq/0@0"], ["replay", "--all"]):
+        done = CliRunner().invoke(app, ["dead-letters", *words], env={"COLUMNS": "300"})
+        assert done.exit_code == 0, done.output
+        assert r"[/x] [red]\x1b[2J" in done.output and "\x1b" not in done.output
 
 
 def test_showing_decodes_as_far_as_it_reads(bus: MemoryBus) -> None:

@@ -62,12 +62,14 @@ async def test_the_gateway_lets_go_of_memory_and_spool() -> None:
         make_thumb("b", rollout=HIS[0], rater=BOB),
     ]
     for statement in statements:
-        recent.remember(Acknowledged(feedback=statement, state=FeedbackState.ACCEPTED))
+        name = StatementId(TENANT, statement.rater_id, statement.feedback_id)
+        recent.remember(name, Acknowledged.of(statement, FeedbackState.ACCEPTED))
     tally.answer_started(rollout_id=HERS[0], policy_version="p-1")
     memory = GatewayMemory(
         asyncio.get_running_loop(),
         forgotten=forgotten,
         drops=[recent.forget, tally.forget],
+        in_hand=[],
         spool=disk,  # type: ignore[arg-type]  # takes any sequence
     )
     for _ in range(2):
@@ -82,6 +84,23 @@ async def test_the_gateway_lets_go_of_memory_and_spool() -> None:
     tally.feedback_accepted(make_thumb("late", rollout=HERS[0], rater=ALICE))
     assert (tally.of("p-1").answers, tally.of("p-1").up) == (1, 0)
     assert disk.deleted[0] == (TENANT, [ALICE], list(HERS[:1]))
+
+
+async def test_the_gateway_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
+    forgotten, disk, on_its_way = ForgottenRaters(), Disk(), {(TENANT, ALICE)}
+    memory = GatewayMemory(
+        asyncio.get_running_loop(),
+        forgotten=forgotten,
+        drops=[],
+        in_hand=[lambda tenant, rater_id: False, lambda tenant, rater_id: (tenant, rater_id) in on_its_way],
+        spool=disk,  # type: ignore[arg-type]  # takes any sequence
+    )
+    with pytest.raises(Busy):
+        await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+    assert forgotten.has(TENANT, ALICE) and len(disk.deleted) == 1  # nothing new comes in, and what lies there is gone
+    on_its_way.clear()
+    await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+    assert len(disk.deleted) == 2
 
 
 class Answers:
@@ -114,9 +133,11 @@ async def test_the_generator_waits_for_what_is_being_written_and_empties_its_que
     with pytest.raises(Busy):
         await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
     assert forgotten.has(TENANT, ALICE)  # nothing new begins meanwhile
-    answers.recording, sender.sending = False, frozenset({HERS[1]})
-    with pytest.raises(Busy):
-        await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+    answers.recording, sender.sending = False, frozenset({HERS[1], HIS[0]})
+    for _ in range(3):  # what the first attempt deleted stays awaited in those that find nothing to delete
+        with pytest.raises(Busy):
+            await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+    sender.sending = frozenset({HIS[0]})
     await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
     assert [name for name, _ in queue.oldest(10)] == [HIS[0], HIS[1]]
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=HERS) == []

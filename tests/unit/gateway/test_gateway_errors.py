@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Query
 
+from services.gateway import errors
 from services.gateway.app import public_app
 from services.gateway.chat.body import ChatBody
 from services.gateway.errors import error_body
@@ -29,6 +31,11 @@ async def chat(body: ChatBody, limit: Annotated[int, Query(ge=1)] = 1) -> str:
     if body.model == "away":
         raise Unavailable("away")
     return "ok"
+
+
+@router.delete("/users/{user:path}")
+async def delete_user(user: str) -> str:
+    raise RuntimeError("a defect")
 
 
 @pytest.fixture
@@ -108,6 +115,18 @@ async def test_a_defect_tells_nothing_of_the_inside(client: httpx.AsyncClient) -
     answer = await client.post("/chat", content=GOOD.replace(b'"m"', b'"broken"'), headers=JSON)
     assert check(answer, 500, None, "internal")["type"] == "server_error"
     assert "secret" not in answer.text
+
+
+async def test_a_defect_is_logged_by_route_since_a_path_may_name_a_person(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, Any]] = []
+    log = SimpleNamespace(error=lambda event, **values: logged.append({"event": event, **values}))
+    monkeypatch.setattr(errors, "get_logger", lambda: log)
+    check(await client.delete("/users/alice@example.com"), 500, None, "internal")
+    (entry,) = logged
+    assert (entry["event"], entry["method"], entry["path"]) == ("request_failed", "DELETE", "/users/{user:path}")
+    assert "alice" not in repr(entry)
 
 
 async def test_retry_after_is_whole_seconds(client: httpx.AsyncClient) -> None:

@@ -27,15 +27,17 @@ from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
 from services.shared.bus.interface import OutgoingEvent, Place, Record
 from services.shared.contracts.feedback import decode_feedback
-from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
-from services.shared.domain.feedback import FeedbackState
+from services.shared.domain.errors import Busy, Conflict, InvalidInput, ThumbloopError, Unavailable
+from services.shared.domain.feedback import Comment, FeedbackState
 from services.shared.ids import utc_now
 from services.shared.telemetry.metrics import Metrics
-from tests.support.facts import make_thumb
-from tests.support.spool import FaultyDisk, StoreOfKeys, names, open_spool, put
+from tests.support.facts import make_feedback, make_thumb
+from tests.support.spool import FaultyDisk, StoreOfKeys, names, open_spool, put, stored
 
 AWAY = Unavailable("the log is away")
 PATIENCE_S = 5.0
+MAX_EVENT_BYTES = 1_000
+LARGE = make_feedback("large", body=Comment(text="x" * MAX_EVENT_BYTES))
 
 
 @dataclass
@@ -93,12 +95,21 @@ class Room:
 
 
 @asynccontextmanager
-async def apache(folder: Path, *, patience_s: float = PATIENCE_S, drains: bool = True) -> AsyncIterator[Room]:
+async def apache(
+    folder: Path, *, patience_s: float = PATIENCE_S, drains: bool = True, disk: FaultyDisk | None = None
+) -> AsyncIterator[Room]:
     log, outage, metrics = Log(), Outage(), Metrics()
-    with open_spool(folder, max_items=20, metrics=metrics) as spool:
+    with open_spool(folder, max_items=20, metrics=metrics, disk=disk) as spool:
         sender = Sender(log, patience_s=patience_s)
         drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
-        sink = SpoolingFeedbackSink(publisher=log, spool=spool, drainer=drainer, outage=outage, patience_s=patience_s)
+        sink = SpoolingFeedbackSink(
+            publisher=log,
+            spool=spool,
+            drainer=drainer,
+            outage=outage,
+            patience_s=patience_s,
+            max_event_bytes=MAX_EVENT_BYTES,
+        )
         task = asyncio.create_task(drainer.run()) if drains else None
         try:
             yield Room(log=log, spool=spool, outage=outage, sink=sink, drainer=drainer, metrics=metrics)
@@ -111,11 +122,12 @@ async def apache(folder: Path, *, patience_s: float = PATIENCE_S, drains: bool =
 class TestKafkaAlone:
     async def test_accepted_or_503_with_the_id_to_send_again(self) -> None:
         log = Log()
-        assert await KafkaFeedbackSink(log).store(make_thumb("f1")) is FeedbackState.ACCEPTED
+        sink = KafkaFeedbackSink(log, max_event_bytes=MAX_EVENT_BYTES)
+        assert await sink.store(make_thumb("f1")) is FeedbackState.ACCEPTED
         for failure in (AWAY, Busy("full")):
             log.failure = failure
             with pytest.raises(Unavailable, match="f2") as refused:
-                await KafkaFeedbackSink(log).store(make_thumb("f2"))
+                await sink.store(make_thumb("f2"))
             assert refused.value.retry_after
         assert log.written == ["f1"]
 
@@ -145,18 +157,81 @@ class TestApacheKafka:
             assert not room.log.running and names(room.spool) == ["f1", "f2"]
 
     async def test_a_disk_that_fails_is_never_a_success(self, tmp_path: Path) -> None:
-        log, disk = Log(failure=AWAY), FaultyDisk()
-        with open_spool(tmp_path, disk=disk) as spool:
-            disk.connection.failing = True
-            outage, metrics = Outage(), Metrics()
-            sender = Sender(log, patience_s=PATIENCE_S)
-            drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
-            sink = SpoolingFeedbackSink(
-                publisher=log, spool=spool, drainer=drainer, outage=outage, patience_s=PATIENCE_S
-            )
+        disk = FaultyDisk()
+        async with apache(tmp_path, disk=disk, drains=False) as room:
+            disk.connection.failing, room.log.failure = True, AWAY
+            for _ in range(2):  # also when the log is known to be away
+                with pytest.raises(Unavailable, match="disk"):
+                    await room.sink.store(make_thumb("f1"))
+            assert room.log.written == [] and room.outage.running
+
+    async def test_a_log_that_is_back_is_found_though_the_disk_fails(self, tmp_path: Path) -> None:
+        disk = FaultyDisk()
+        async with apache(tmp_path, disk=disk) as room:
+            disk.connection.failing, room.log.failure = True, AWAY
             with pytest.raises(Unavailable, match="disk"):
-                await sink.store(make_thumb("f1"))
-            assert log.written == []
+                await room.sink.store(make_thumb("f1"))
+            room.log.failure = None
+            assert await room.sink.store(make_thumb("f1")) is FeedbackState.ACCEPTED
+            assert not room.outage.running and room.log.written == ["f1"]
+
+    async def test_a_disk_full_of_what_the_log_refused_does_not_hide_that_the_log_is_back(self, tmp_path: Path) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            put(room.spool, *(f"f{number}" for number in range(20)))
+            room.outage.begin(AWAY)
+            with pytest.raises(Unavailable) as refused:  # the drainer will find out; nobody is kept waiting
+                await room.sink.store(make_thumb("new", rollout="b"))
+            assert refused.value.reason == "SPOOL_FULL" and room.log.written == []
+            for item in stored(room.spool):
+                await asyncio.wrap_future(room.spool.refuse(item, "EVENT_TOO_LARGE"))
+            assert await room.sink.store(make_thumb("new", rollout="b")) is FeedbackState.ACCEPTED
+            assert not room.outage.running
+
+    @pytest.mark.parametrize("away", [False, True])
+    async def test_too_large_for_the_log_is_refused_whether_the_log_is_there_or_not(
+        self, tmp_path: Path, away: bool
+    ) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            room.log.failure = AWAY if away else None
+            with pytest.raises(InvalidInput) as refused:
+                await room.sink.store(LARGE)
+            assert refused.value.reason == "EVENT_TOO_LARGE" and "Shorten" in refused.value.message
+            assert room.spool.items == 0 and room.log.written == [] and not room.outage.running
+
+    async def test_what_the_log_refused_for_good_is_told_as_rejected(self, tmp_path: Path) -> None:
+        async with apache(tmp_path, drains=False) as room:
+            put(room.spool, "huge", rater="alice")
+            search = SpoolSearch(room.spool)
+            for rater in ("alice", ""):
+                found = await search.find(tenant="default", rater_id=rater, feedback_id="huge")
+                assert found is not None and found.state is FeedbackState.SPOOLED and found.rater_id == "alice"
+            await asyncio.wrap_future(room.spool.refuse(stored(room.spool)[0], "EVENT_TOO_LARGE"))
+            found = await search.find(tenant="default", rater_id="alice", feedback_id="huge")
+            assert found is not None and found.state is FeedbackState.REJECTED and "EVENT_TOO_LARGE" in found.reason
+
+    async def test_a_disk_that_cannot_be_read_says_so(self, tmp_path: Path) -> None:
+        disk = FaultyDisk()
+        async with apache(tmp_path, disk=disk, drains=False) as room:
+            disk.connection.failing = True
+            with pytest.raises(Unavailable, match="read") as refused:
+                await SpoolSearch(room.spool).find(tenant="default", rater_id="alice", feedback_id="f1")
+            assert refused.value.reason == "SPOOL_UNREADABLE" and refused.value.retry_after
+
+    async def test_what_is_being_sent_is_known_by_rater(self, tmp_path: Path) -> None:
+        with open_spool(tmp_path) as spool:
+            put(spool, "f1", rater="alice")
+            log = Log()
+            log.gate.clear()
+            sender = Sender(log, patience_s=PATIENCE_S)
+            sending = asyncio.create_task(sender.send(stored(spool)))
+            async with asyncio.timeout(10):
+                while not log.running:
+                    await asyncio.sleep(0)
+            assert sender.is_sending("default", "alice")
+            assert not sender.is_sending("default", "bob") and not sender.is_sending("another", "alice")
+            log.gate.set()
+            await sending
+            assert not sender.is_sending("default", "alice")
 
     async def test_full_is_503(self, tmp_path: Path) -> None:
         async with apache(tmp_path, drains=False) as room:
@@ -215,7 +290,12 @@ class TestApacheKafka:
         with open_spool(tmp_path) as spool:
             search = SpoolSearch(spool)
             found = await search.find(tenant="default", rater_id="alice", feedback_id="f1")
-            assert found == make_thumb("f1", rater="alice")
+            assert found is not None
+            assert (found.state, found.rater_id, found.revision) == (
+                FeedbackState.SPOOLED,
+                "alice",
+                make_thumb("f1", rater="alice").revision,
+            )
             assert await search.find(tenant="default", rater_id="bob", feedback_id="f1") is None
 
 
@@ -248,7 +328,9 @@ async def embedded(folder: Path, disk: FaultyDisk | None = None) -> AsyncIterato
             resend_after_s=10,
             monotonic=lambda: now[0],
         )
-        sink = KeepingFeedbackSink(publisher=log, spool=spool, outage=outage, patience_s=PATIENCE_S)
+        sink = KeepingFeedbackSink(
+            publisher=log, spool=spool, outage=outage, patience_s=PATIENCE_S, max_event_bytes=MAX_EVENT_BYTES
+        )
         yield Embedded(
             log=log, spool=spool, outage=outage, sink=sink, confirmer=confirmer, store=store, metrics=metrics, now=now
         )
@@ -312,13 +394,32 @@ class TestEmbeddedBroker:
                     await room.confirmer.round()
             assert room.log.written == ["f1", "f2"] and room.spool.items == 2
 
-    async def test_a_disk_that_fails_is_never_a_success_though_the_log_has_it(self, tmp_path: Path) -> None:
+    async def test_a_disk_that_fails_is_never_a_success_and_nothing_counts_that_was_refused(
+        self, tmp_path: Path
+    ) -> None:
         disk = FaultyDisk()
         async with embedded(tmp_path, disk) as room:
             disk.connection.failing = True
             with pytest.raises(Unavailable, match="disk"):
                 await room.sink.store(make_thumb("f1"))
-            assert room.spool.items == 0
+            disk.connection.failing = False
+            assert await room.sink.store(make_thumb("f2")) is FeedbackState.ACCEPTED
+            assert room.spool.items == 1 and room.log.written == ["f2"]
+
+    async def test_another_statement_under_an_id_is_refused_and_does_not_count(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            assert await room.sink.store(make_thumb("f1", up=True)) is FeedbackState.ACCEPTED
+            with pytest.raises(Conflict, match="f1"):
+                await room.sink.store(make_thumb("f1", up=False))
+            # In the order of the log: what would have been sent of it was sent before this.
+            assert await room.sink.store(make_thumb("f2")) is FeedbackState.ACCEPTED
+            assert room.log.written == ["f1", "f2"] and room.spool.items == 2
+
+    async def test_too_large_for_the_log_is_refused_and_leaves_nothing(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            with pytest.raises(InvalidInput, match="Shorten"):
+                await room.sink.store(LARGE)
+            assert room.spool.items == 0 and room.log.written == []
 
     async def test_a_slow_broker_does_not_hold_up_what_is_safe_on_disk(self, tmp_path: Path) -> None:
         async with embedded(tmp_path) as room:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from services.gateway.spool import table
-from services.gateway.spool.item import ROW_BYTES
+from services.gateway.spool.item import ROW_BYTES, spool_item
 from services.shared.contracts.feedback import decode_feedback
-from services.shared.domain.errors import Conflict, Misconfigured, Unavailable
+from services.shared.domain.errors import Conflict, Misconfigured, PermissionDenied, Unavailable
+from services.shared.domain.feedback import Comment
+from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.metrics import Metrics
-from tests.support.facts import make_thumb
+from tests.support.facts import make_feedback, make_thumb
 from tests.support.spool import WAIT_S, FaultyDisk, names, open_spool, put, stored, thumb_item
 
 
@@ -144,11 +147,31 @@ def test_refused_items_stay_on_disk_out_of_the_way(tmp_path: Path) -> None:
         assert names(spool) == ["f2"] and spool.items == 2
     with open_spool(tmp_path) as spool:
         assert names(spool) == ["f2"] and spool.items == 2
+        found = spool.find(tenant="default", rater_id="rater-1", feedback_id="f1").result(WAIT_S)
+        assert found is not None and found.refused_reason == "EVENT_TOO_LARGE"
+
+
+def test_the_age_is_that_of_what_kafka_may_take(tmp_path: Path) -> None:
+    metrics, now = Metrics(), [1_000.0]
+    with open_spool(tmp_path, metrics=metrics, clock=lambda: datetime.fromtimestamp(now[0], UTC)) as spool:
+        put(spool, "refused")
+        now[0] = 1_060.0
+        put(spool, "f1")
+        now[0] = 1_070.0
+        assert spool.refuse(stored(spool)[0], "EVENT_TOO_LARGE").result(WAIT_S)
+        spool.note()
+        assert metrics.value("thumbloop_gateway_spool_oldest_seconds") == 10
+        spool.remove([2]).result(WAIT_S)
+        spool.note()
+        assert metrics.value("thumbloop_gateway_spool_oldest_seconds") == 0 and spool.items == 1
+        assert not spool.anything_waits
 
 
 def test_forgetting_deletes_what_a_person_said_and_what_was_said_of_their_answers(tmp_path: Path) -> None:
     with open_spool(tmp_path) as spool:
-        put(spool, "f1", "f2", rater="alice")
+        words = make_feedback("f1", rater="alice", body=Comment(text="words of hers"), rollout="her-answer")
+        spool.put(spool_item(words)).result(WAIT_S)
+        put(spool, "f2", rater="alice", rollout="her-answer")
         put(spool, "f3", rater="bob", rollout="of-alice")
         put(spool, "f4", rater="bob", rollout="of-bob")
         raters = [f"r{number}" for number in range(1_200)] + ["alice"]
@@ -156,8 +179,41 @@ def test_forgetting_deletes_what_a_person_said_and_what_was_said_of_their_answer
         gone = spool.delete_for(tenant="default", rater_ids=raters, rollout_ids=["of-alice"]).result(WAIT_S)
         assert gone == 3 and spool.items == 1 and names(spool) == ["f4"]
         assert not spool.has_waiting("default", "of-alice")
+        with closing(sqlite3.connect(tmp_path / table.FILE_NAME)) as connection:
+            (tombstones,) = connection.execute("SELECT count(*) FROM tombstones WHERE rater_id = 'alice'").fetchone()
     held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"alice" not in held and b"of-bob" in held
+    assert b"of-alice" not in held and b"her-answer" not in held and b"of hers" not in held and b"of-bob" in held
+    # The pseudonym itself stays, in the tombstones of the two tenants alone.
+    assert tombstones == 2 and held.count(b"alice") == tombstones
+
+
+def test_nothing_is_put_of_somebody_whom_the_disk_has_let_go(tmp_path: Path) -> None:
+    disk, forgotten = FaultyDisk(), ForgottenRaters()
+    with open_spool(tmp_path, disk=disk, forgotten=forgotten) as spool:
+        disk.connection.may_commit.clear()
+        first = spool.put(thumb_item("before", rater="alice"))
+        assert disk.connection.committing.wait(WAIT_S)
+        forgotten.add("default", "alice")
+        gone = spool.delete_for(tenant="default", rater_ids=["alice"], rollout_ids=[])
+        # Their request was let in before the order: it comes to the disk after it.
+        late = spool.put(thumb_item("late", rater="alice"))
+        others = spool.put(thumb_item("others", rater="bob"))
+        disk.connection.may_commit.set()
+        assert (first.result(WAIT_S), gone.result(WAIT_S)) == (1, 1)
+        with pytest.raises(PermissionDenied) as refused:
+            late.result(WAIT_S)
+        assert refused.value.reason == "PERSON_FORGOTTEN" and others.result(WAIT_S) > 1
+        assert names(spool) == ["others"] and spool.items == 1
+
+
+def test_who_was_forgotten_is_known_after_a_restart(tmp_path: Path) -> None:
+    with open_spool(tmp_path) as spool:
+        spool.delete_for(tenant="default", rater_ids=["alice"], rollout_ids=[]).result(WAIT_S)
+        spool.delete_for(tenant="default", rater_ids=["alice"], rollout_ids=["r1"]).result(WAIT_S)
+    forgotten = ForgottenRaters()
+    with open_spool(tmp_path, forgotten=forgotten):
+        assert forgotten.has("default", "alice")
+        assert not forgotten.has("default", "bob") and not forgotten.has("another", "alice")
 
 
 def test_a_rater_finds_their_own_alone(tmp_path: Path) -> None:
@@ -165,7 +221,14 @@ def test_a_rater_finds_their_own_alone(tmp_path: Path) -> None:
         put(spool, "f1", rater="alice")
         found = spool.find(tenant="default", rater_id="alice", feedback_id="f1").result(WAIT_S)
         assert found is not None and decode_feedback(found.item.event) == make_thumb("f1", rater="alice")
-        for tenant, rater, name in (("x", "alice", "f1"), ("default", "bob", "f1"), ("default", "alice", "f2")):
+        whoever = spool.find(tenant="default", rater_id="", feedback_id="f1").result(WAIT_S)
+        assert whoever == found
+        for tenant, rater, name in (
+            ("x", "alice", "f1"),
+            ("x", "", "f1"),
+            ("default", "bob", "f1"),
+            ("default", "alice", "f2"),
+        ):
             assert spool.find(tenant=tenant, rater_id=rater, feedback_id=name).result(WAIT_S) is None
 
 

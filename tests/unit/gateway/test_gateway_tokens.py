@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 import jwt
 import pytest
 
-from services.gateway.tokens import FeedbackTokens
+from services.gateway.tokens import FeedbackTokens, TokenKeys
 from services.shared.domain.errors import PermissionDenied, Unauthenticated
 from services.shared.domain.feedback import FeedbackKind
+from services.shared.followed_ring import LOOK_AGAIN_S, SETTLE, FollowedRing
 from services.shared.secrets import Key, KeyRing, KeyUse, load_or_create
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -38,7 +41,7 @@ def ring(*keys: Key) -> KeyRing:
 
 
 def maker(
-    keys: KeyRing, *, deployment: str = "prod", tenant: str = "t", clock: Time | None = None, days: float = 30
+    keys: TokenKeys, *, deployment: str = "prod", tenant: str = "t", clock: Time | None = None, days: float = 30
 ) -> FeedbackTokens:
     return FeedbackTokens(
         deployment=deployment, tenant=tenant, keys=keys, ttl=timedelta(days=days), clock=clock or Time()
@@ -169,6 +172,48 @@ def test_another_deployment_is_denied() -> None:
     keys = ring(key("k1", b"a"))
     with pytest.raises(PermissionDenied):
         maker(keys, deployment="staging").check(issue(maker(keys)))
+
+
+def test_two_gateways_agree_while_a_key_is_rotated(tmp_path: Path) -> None:
+    """One looks at the file, and starts again, before the other does: neither refuses what the other has signed."""
+    clock, seconds = Time(), [0.0, 0.0]
+
+    def gateway(number: int) -> FeedbackTokens:
+        ring = FollowedRing(tmp_path, KeyUse.FEEDBACK_TOKEN, clock=clock, monotonic=lambda: seconds[number])
+        return maker(ring, clock=clock)
+
+    early, late = gateway(0), gateway(1)
+    before = issue(early)
+    clock.now += SETTLE
+    rewrite(tmp_path, add=("new", clock.now))
+    seconds[0] += LOOK_AGAIN_S
+    for first in (early, gateway(0)):
+        token = issue(first)
+        assert late.check(token).key_id == early.check(token).key_id == early.check(before).key_id
+    seconds[1] += LOOK_AGAIN_S
+    assert late.check(before).key_id != "new", "it knows both"
+    clock.now += SETTLE
+    assert {one.check(issue(other)).key_id for one in (early, late) for other in (early, late)} == {"new"}
+    assert early.check(before) and late.check(before)
+    rewrite(tmp_path, keep={"new"})
+    seconds[:] = [100.0, 100.0]
+    for one in (early, late):
+        assert one.check(issue(one)).key_id == "new"
+        with pytest.raises(Unauthenticated, match="not one of this gateway"):
+            one.check(before)
+
+
+def rewrite(folder: Path, *, keep: set[str] | None = None, add: tuple[str, datetime] | None = None) -> None:
+    """Puts another file in place, as an operator does; `keep` None: all that are there."""
+    path = folder / "feedback-token.json"
+    document = json.loads(path.read_text())
+    keys = [entry for entry in document["keys"] if keep is None or entry["id"] in keep]
+    if add is not None:
+        secret = base64.b64encode(b"n" * 32).decode()
+        keys.append({"id": add[0], "secret": secret, "created_time": add[1].isoformat()})
+    other = folder / "other.json"
+    other.write_text(json.dumps({**document, "keys": keys}))
+    other.replace(path)
 
 
 def test_tokens_outlive_a_restart(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES
 from services.shared.domain.errors import Unavailable
 from services.shared.telemetry.metrics import Metrics
 from tests.support.facts import DEPLOYMENT, make_feedback, make_rollout, make_thumb
-from tests.support.learner_store import ManualClock, append_fact, open_test_database
+from tests.support.learner_store import ManualClock, append_fact, ingest_facts, open_test_database
 from tests.support.patience import eventually
 from tests.support.small_log import SmallLog
 
@@ -141,6 +142,48 @@ def test_waiting_feedback_and_its_age_are_shown_by_one_process(room: Room) -> No
     one.step()
     assert not one.assignment.leads
     assert room.metrics.value("thumbloop_feedback_state", state="orphaned") is None
+
+
+def test_orphans_do_not_stand_before_what_waits(room: Room) -> None:
+    gauges = FeedbackGauges(
+        room.database, room.metrics, clock=room.clock, join_window_s=100, orphan_after_s=1000, dangling=3
+    )
+    orphans = [make_thumb(f"f{number}", rollout=f"r{number}", seconds=0) for number in range(5)]
+    ingest_facts(room.database, room.clock, orphans)
+    room.clock.advance(5000)
+    ingest_facts(room.database, room.clock, [make_thumb("f8", rollout="r8", seconds=4990)])
+    gauges.refresh()
+    assert room.metrics.value("thumbloop_feedback_waiting") == 1
+    assert room.metrics.value("thumbloop_feedback_oldest_waiting_seconds") == 10
+
+
+def test_a_look_that_fails_stops_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the two, and it is not tried at each turn."""
+    failed: list[str] = []
+
+    def away(name: str) -> Any:
+        def fail(*_: object) -> None:
+            failed.append(name)
+            raise Unavailable(f"{name} is away")
+
+        return fail
+
+    ingest = room.ingest("one")
+    ingest.step()
+    monkeypatch.setattr(FeedbackGauges, "refresh", away("the store"))
+    monkeypatch.setattr(ingest._reader, "end_offsets", away("Kafka"))
+    room.clock.advance(3)
+    ingest.step()  # the leases are renewed
+    for number in range(4):
+        append_fact(room.log, make_rollout(f"r{number}"))
+    room.clock.advance(3)
+    assert [ingest.step() for _ in range(3)] == [3, 1, 0]
+    for _ in range(3):
+        room.clock.advance(3)
+        ingest.step()
+    assert len(ingest.assignment.held) == 6 and not ingest.waiting
+    assert (failed.count("Kafka"), failed.count("the store")) == (2, 1)
+    assert room.metrics.value("thumbloop_ingest_events_total", topic=ROLLOUTS, outcome="stored") == 4
 
 
 def test_offsets_are_mirrored_beside_ingest_and_never_hold_it_up(room: Room) -> None:

@@ -62,6 +62,18 @@ def test_a_damaged_file_is_told_and_kept(tmp_path: Path, content: str) -> None:
     assert path.read_text() == content
 
 
+def test_a_time_without_zone_is_told(tmp_path: Path) -> None:
+    """Alone, and beside one that has a zone: the two cannot be put in order."""
+    load_or_create(tmp_path, KeyUse.PROMPT, clock)
+    path = tmp_path / "prompt-id.json"
+    document = json.loads(path.read_text())
+    naive = {**document["keys"][0], "id": "naive", "created_time": "2026-12-01T00:00:00"}
+    for keys in ([naive], [*document["keys"], naive]):
+        path.write_text(json.dumps({**document, "keys": keys}))
+        with pytest.raises(Misconfigured, match="created_time of naive has no time zone"):
+            load_or_create(tmp_path, KeyUse.PROMPT, clock)
+
+
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Misconfigured, match="THUMBLOOP_DEPLOYMENT__SECRETS_DIR"):

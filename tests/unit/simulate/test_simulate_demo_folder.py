@@ -7,23 +7,32 @@ from pathlib import Path
 import pytest
 
 from services.shared.domain.errors import Misconfigured
-from services.simulate.demo import clear_folder
+from services.simulate.demo import MARKER, empty_folder
 
 
-@pytest.mark.parametrize("left", [(), ("logs/learner.log",), ("journal.jsonl", "report.json")])
-def test_what_a_run_has_left_goes(tmp_path: Path, left: tuple[str, ...]) -> None:
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    for name in left:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).touch()
-    clear_folder(folder)
-    assert not folder.exists()
-    clear_folder(folder)
+def test_what_a_run_has_left_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "demo"
+    for _ in range(2):
+        empty_folder(folder)
+        assert [path.name for path in folder.iterdir()] == [MARKER]
+        (folder / "logs").mkdir()
+        (folder / "logs" / "learner.log").touch()
+        (folder / "store.db").touch()
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(Misconfigured, match="empty folder"):
-        clear_folder(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    empty_folder(tmp_path)
+    assert (tmp_path / MARKER).is_file()
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "logs/thesis.txt", "store.db", "journal.jsonl", "secrets/service.json"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    """A project, and the data of `thumbloop up`, which look like a demo's."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("years of work")
+    with pytest.raises(Misconfigured, match="--data-dir"):
+        empty_folder(tmp_path)
+    assert path.read_text() == "years of work" and not (tmp_path / MARKER).exists()
+    with pytest.raises(Misconfigured):
+        empty_folder(path)

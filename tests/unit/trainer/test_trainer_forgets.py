@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from services.learner.forgetting.forgetting import Forgetting
+from services.learner.reward_training.train_heads import train_heads
 from services.learner.trainer.cycle import Cycle
 from services.learner.trainer.held import HeldRollouts
 from services.learner.trainer.pacing import Pacing, Stopped
@@ -100,6 +101,46 @@ def test_a_reward_model_that_learned_from_them_is_not_released(world: TrainerWor
     assert set(manifest.rollout_ids) <= set(world.states())
 
 
+def test_reward_training_is_given_up_at_its_next_safe_point(
+    world: TrainerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order comes while the heads are being fitted: what is in memory of them counts as held until it is gone."""
+    names = world.rate(4 * BATCH)
+    todo = [True]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        if todo:
+            todo.pop()
+            forget(world)
+            assert world.pacing.held.abandon(names[:1])
+        return train_heads(*args, **kwargs)
+
+    monkeypatch.setattr("services.learner.reward_training.reward_trainer.train_heads", interrupted)
+    before = world.live_version(ReleaseKind.REWARD_MODEL)
+    with pytest.raises(FailedPrecondition) as given_up:
+        world.turns_until(lambda: False)
+    assert given_up.value.reason == "EXPERIENCE_FORGOTTEN"
+    assert not world.pacing.held.abandon(names)
+    assert world.live_version(ReleaseKind.REWARD_MODEL) == before
+    world.turns_until(lambda: world.live_version(ReleaseKind.REWARD_MODEL) != before)
+    assert not {names[0], names[7], names[14]} & set(world.used(world.live_version(ReleaseKind.REWARD_MODEL)))
+
+
+def test_what_is_just_being_read_counts_as_held(world: TrainerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that comes between the look into the store and the knowledge of what was found has to come again."""
+    names = world.rate(4 * BATCH)
+    read, said = world.state.experiences.rated_examples, []
+
+    def looking(**values: Any) -> Any:
+        if not values:  # all of them: for a training
+            said.append(world.pacing.held.abandon(["anybody's"]))
+        return read(**values)
+
+    monkeypatch.setattr(world.state.experiences, "rated_examples", looking)
+    world.turns_until(lambda: bool(said))
+    assert said == [True] and not world.pacing.held.abandon(names)
+
+
 def test_the_trainers_thread_goes_on() -> None:
     turns: list[str] = []
 
@@ -132,3 +173,6 @@ def test_what_is_held_is_abandoned_together_and_forgotten_when_let_go() -> None:
     held.let_go()
     held.check()
     assert not held.abandon(["a"])
+    held.about_to_hold()
+    assert held.abandon(["a"])
+    held.check()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import Connection, select
 
+from services.learner.state.training_sets import reward_models_trained_on
 from services.shared.domain.errors import NotFound
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import FeedbackKind, FeedbackState
@@ -71,8 +73,10 @@ class FeedbackFates:
                 raise NotFound(f"there is no feedback {feedback_id!r} (yet).", field="feedback_id")
             state, reason = self._state(connection, row)
             rollout = (uses.c.rollout_id == row.rollout_id, uses.c.tenant == tenant)
-            direct = _trained_on(connection, ReleaseKind.POLICY, *rollout)
-            through = _trained_on(connection, ReleaseKind.REWARD_MODEL, *rollout, uses.c.feedback_id == row.feedback_id)
+            policies = select(uses.c.version).where(uses.c.kind == ReleaseKind.POLICY.value, *rollout)
+            direct = _oldest_first(connection, connection.scalars(policies))
+            of_it = (*rollout, uses.c.feedback_id == row.feedback_id)
+            through = _oldest_first(connection, reward_models_trained_on(connection, *of_it))
             return FeedbackFate(
                 feedback_id=row.feedback_id,
                 rollout_id=row.rollout_id,
@@ -118,13 +122,9 @@ def _use(kind: str) -> str:
     return _UNUSED.get(FeedbackKind(kind), "")
 
 
-def _trained_on(connection: Connection, kind: ReleaseKind, *what: ColumnElement[bool]) -> tuple[str, ...]:
-    """Releases of a kind with such uses, oldest first."""
-    query = (
-        select(releases.c.version)
-        .where(releases.c.version.in_(select(uses.c.version).where(uses.c.kind == kind.value, *what)))
-        .order_by(releases.c.number)
-    )
+def _oldest_first(connection: Connection, versions: Iterable[str]) -> tuple[str, ...]:
+    """Releases of one kind."""
+    query = select(releases.c.version).where(releases.c.version.in_(set(versions))).order_by(releases.c.number)
     return tuple(connection.scalars(query))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from services.learner.ports import ReleaseRow
 from services.learner.state.queries.thumb_to_token import first_served_time
 from services.learner.state.release_rows import release_from
+from services.learner.state.training_sets import TrainingSets
 from services.shared.domain.errors import InvalidInput, NotFound
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.domain.release import ReleaseKind
@@ -75,8 +76,15 @@ class ReleaseViews:
                 raise NotFound(
                     f"there is no release {version!r}. `thumbloop policies list` shows all.", field="version"
                 )
-            trained_on = select(uses.c.rollout_id).where(uses.c.version == version).distinct().order_by("rollout_id")
-            return _view(connection, release_from(row), row.experiences), tuple(connection.scalars(trained_on))
+            release = release_from(row)
+            return _view(connection, release, row.experiences), tuple(sorted(_trained_on(connection, release)))
+
+
+def _trained_on(connection: Connection, release: ReleaseRow) -> set[str]:
+    """Rollouts of the batch or the training set."""
+    if release.kind is ReleaseKind.REWARD_MODEL:
+        return {thumb.rollout_id for thumb in TrainingSets(connection).thumbs(release.version)}
+    return set(connection.scalars(select(uses.c.rollout_id).where(uses.c.version == release.version)))
 
 
 def _before(page_token: str) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.shared.store.tables.access import api_keys, control_acknowledgements, controls, tombstones
-from services.shared.store.tables.coordination import dead_letters, flags, ingest_offsets, leases
+from services.shared.store.tables.coordination import dead_letters, flags, ingest_offsets, leases, replicas
 from services.shared.store.tables.experience import (
     experiences,
     features,
@@ -35,6 +35,7 @@ __all__ = [
     "outbox",
     "reference_passes",
     "releases",
+    "replicas",
     "rollout_versions",
     "rollouts",
     "scores",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Table
+from sqlalchemy import BigInteger, Column, Index, Table, text
 
 from services.shared.store.columns import CanonicalJson, ExactText, UtcTime
 from services.shared.store.tables.metadata import metadata
+
+_UNPUBLISHED = text("publish_time IS NULL")
+"""The few that Kafka has not had yet; the releaser looks for them many times a second."""
 
 controls = Table(
     "controls",
@@ -16,6 +19,13 @@ controls = Table(
     Column("order", CanonicalJson, nullable=False),
     Column("commit_time", UtcTime, nullable=False),
     Column("publish_time", UtcTime),
+    Index(
+        "ix_controls_unpublished",
+        "commit_time",
+        "control_id",
+        sqlite_where=_UNPUBLISHED,
+        postgresql_where=_UNPUBLISHED,
+    ),
 )
 
 control_acknowledgements = Table(

@@ -25,6 +25,7 @@ ingest_offsets = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("last_event_id", ExactText, nullable=False, comment="of the record at next - 1"),
     Column("cluster_id", ExactText, nullable=False),
+    Column("topic_id", ExactText, nullable=False, server_default="", comment="empty: not known"),
     Column("holder", ExactText, nullable=False),
     Column("lease_until", UtcTime, nullable=False),
     Column("recent_read", Integer, nullable=False, server_default=text("0")),
@@ -38,6 +39,13 @@ dead_letters = Table(
     Column("reason", ExactText, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("last_time", UtcTime, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica_id", ExactText, primary_key=True),
+    Column("seen_time", UtcTime, nullable=False, comment="when it last asked the learner for something, roughly"),
 )
 
 flags = Table(

@@ -12,6 +12,10 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, text
 from services.shared.store.columns import CanonicalJson, ExactText, UtcTime
 from services.shared.store.tables.metadata import metadata
 
+OF_COMPARISONS = text("kind = 'comparison'")
+"""Comparisons alone are looked for by what they say, when a rollout that one of them names is to be forgotten. A query
+must say it in these words to be given the index."""
+
 feedback = Table(
     "feedback",
     metadata,
@@ -39,6 +43,7 @@ feedback = Table(
         "ix_feedback_slot", "tenant", "rollout_id", "rater_id", "kind", "revision", "retracted", "digest", "feedback_id"
     ),
     Index("ix_feedback_accept_time", "accept_time"),
+    Index("ix_feedback_comparisons", "tenant", "body", sqlite_where=OF_COMPARISONS, postgresql_where=OF_COMPARISONS),
 )
 
 feedback_slots = Table(

@@ -42,7 +42,7 @@ class GenerateRequest(_message.Message):
     rollout_id: _builtins.str
     """UUIDv7 minted by the caller. Required."""
     tenant: _builtins.str
-    """Required."""
+    """Required; with an API key, empty means the key's."""
     conversation_id: _builtins.str
     """Empty: a random one."""
     prompt_id: _builtins.str
@@ -50,11 +50,11 @@ class GenerateRequest(_message.Message):
     group_id: _builtins.str
     """Empty: the rollout id."""
     purpose: _rollout_pb2.Purpose.ValueType
-    """Required."""
+    """Required; with an API key, PURPOSE_USER."""
     rater_id: _builtins.str
-    """Pseudonym of the rater. Empty: nobody may rate."""
+    """Pseudonym of the rater, given by the gateway; with an API key, empty. Empty: nobody may rate."""
     canary_id: _builtins.str
-    """Empty: none."""
+    """Given by the gateway; with an API key, empty. Empty: none."""
     required_version: _builtins.str
     """Only this version will do. Empty: the live one."""
     unrecorded: _builtins.bool

@@ -53,7 +53,8 @@ class GeneratorServiceServicer:
 
     def Generate(self, request, context):
         """Draws one response. INVALID_ARGUMENT: the request names the field and how to mend it. FAILED_PRECONDITION: the
-        required version is not resident. RESOURCE_EXHAUSTED: the queue is full; RetryInfo says when to come again.
+        required version is not resident. RESOURCE_EXHAUSTED: the queue is full, or the API key's limit is reached;
+        RetryInfo says when to come again. PERMISSION_DENIED: with an API key, a field that the rooms alone may fill.
         Cancelling ends the response with CANCELLED and still leaves a rollout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -35,7 +35,8 @@ class GeneratorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """Draws one response. INVALID_ARGUMENT: the request names the field and how to mend it. FAILED_PRECONDITION: the
-    required version is not resident. RESOURCE_EXHAUSTED: the queue is full; RetryInfo says when to come again.
+    required version is not resident. RESOURCE_EXHAUSTED: the queue is full, or the API key's limit is reached;
+    RetryInfo says when to come again. PERMISSION_DENIED: with an API key, a field that the rooms alone may fill.
     Cancelling ends the response with CANCELLED and still leaves a rollout.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetStatusRequest, _generator_pb2.GetStatusResponse]
@@ -48,7 +49,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
     """Draws one response. INVALID_ARGUMENT: the request names the field and how to mend it. FAILED_PRECONDITION: the
-    required version is not resident. RESOURCE_EXHAUSTED: the queue is full; RetryInfo says when to come again.
+    required version is not resident. RESOURCE_EXHAUSTED: the queue is full, or the API key's limit is reached;
+    RetryInfo says when to come again. PERMISSION_DENIED: with an API key, a field that the rooms alone may fill.
     Cancelling ends the response with CANCELLED and still leaves a rollout.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetStatusRequest, _generator_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -64,7 +66,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
         """Draws one response. INVALID_ARGUMENT: the request names the field and how to mend it. FAILED_PRECONDITION: the
-        required version is not resident. RESOURCE_EXHAUSTED: the queue is full; RetryInfo says when to come again.
+        required version is not resident. RESOURCE_EXHAUSTED: the queue is full, or the API key's limit is reached;
+        RetryInfo says when to come again. PERMISSION_DENIED: with an API key, a field that the rooms alone may fill.
         Cancelling ends the response with CANCELLED and still leaves a rollout.
         """
 

@@ -125,7 +125,7 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_FEEDBACK: _Scope.ValueType  # 3
     """Read where any feedback of the tenant is."""
     SCOPE_ADMIN: _Scope.ValueType  # 4
-    """Everything, the control plane too."""
+    """All that is the tenant's; with the deployment's own tenant, what concerns the whole deployment too."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """What a caller may do."""
@@ -139,7 +139,7 @@ SCOPE_SCORE: Scope.ValueType  # 2
 SCOPE_FEEDBACK: Scope.ValueType  # 3
 """Read where any feedback of the tenant is."""
 SCOPE_ADMIN: Scope.ValueType  # 4
-"""Everything, the control plane too."""
+"""All that is the tenant's; with the deployment's own tenant, what concerns the whole deployment too."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 @_typing.final
@@ -266,13 +266,13 @@ class ThumbToToken(_message.Message):
     THUMBS_FIELD_NUMBER: _builtins.int
     TO_RM_P50_SECONDS_FIELD_NUMBER: _builtins.int
     p50_seconds: _builtins.float
-    """Median of all thumbs; 1e9: not yet."""
+    """Median of the newest 20,000 thumbs, as are the other figures; 1e9: not yet."""
     p99_seconds: _builtins.float
     """99th percentile."""
     served: _builtins.int
     """Thumbs that got there."""
     thumbs: _builtins.int
-    """Thumbs in all."""
+    """Thumbs measured."""
     to_rm_p50_seconds: _builtins.float
     """Median seconds to a published reward model trained on the thumb; 1e9: not yet."""
     def __init__(
@@ -1057,7 +1057,7 @@ class ListApiKeysRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Empty: of all tenants."""
+    """Empty: of all tenants that the caller reaches."""
     def __init__(
         self,
         *,
@@ -1102,16 +1102,20 @@ class GetAccessSnapshotRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KNOWN_DIGEST_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
     known_digest: _builtins.str
     """Digest of the caller's snapshot; empty: it has none."""
+    replica_id: _builtins.str
+    """Stable name of the replica that asks: while it does, orders wait for it (see GetControlResponse). Empty: nobody's."""
     def __init__(
         self,
         *,
         known_digest: _builtins.str = ...,
+        replica_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_digest", b"known_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_digest", b"known_digest", "replica_id", b"replica_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1275,6 +1279,7 @@ class GetControlResponse(_message.Message):
 
     PUBLISH_TIME_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
         """When Kafka had it. Absent: not yet."""
@@ -1283,15 +1288,22 @@ class GetControlResponse(_message.Message):
     def acknowledged_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Consumers that carried it out."""
 
+    @_builtins.property
+    def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who lives and has not carried it out yet: the learner itself, a trainer with a process of its own, and replicas that
+        asked for GetAccessSnapshot within the last minute (or three of their intervals, where these are longer).
+        """
+
     def __init__(
         self,
         *,
         publish_time: _timestamp_pb2.Timestamp | None = ...,
         acknowledged_by: _abc.Iterable[_builtins.str] | None = ...,
+        waiting_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["publish_time", b"publish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "publish_time", b"publish_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "publish_time", b"publish_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class LearnerServiceStub:
-    """Asks the learner, and steers it. Listens on the control port alone.
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
     """
 
     def __init__(self, channel):
@@ -113,11 +115,13 @@ class LearnerServiceStub:
 
 
 class LearnerServiceServicer:
-    """Asks the learner, and steers it. Listens on the control port alone.
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
     """
 
     def GetStatus(self, request, context):
-        """Where training and releases stand.
+        """Where training and releases stand. Operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,13 +129,14 @@ class LearnerServiceServicer:
 
     def Pause(self, request, context):
         """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause.
+        Operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Training goes on.
+        """Training goes on. Operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,35 +150,36 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListReleases(self, request, context):
-        """Releases, newest first, paged.
+        """Releases, newest first, paged. Operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRelease(self, request, context):
-        """One release and what made it. NOT_FOUND: no such version.
+        """One release and what made it. NOT_FOUND: no such version. Operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeRelease(self, request, context):
-        """A replica says that it serves a version. Saying it again changes nothing.
+        """A replica says that it serves a version. Saying it again changes nothing. Rooms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeControl(self, request, context):
-        """A consumer says that it has carried out an order.
+        """A consumer says that it has carried out an order. Rooms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindStoredFeedback(self, request, context):
-        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy.
+        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
+        copy. Rooms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,7 +207,7 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAccessSnapshot(self, request, context):
-        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk.
+        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk. Rooms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -308,7 +314,9 @@ def add_LearnerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LearnerService:
-    """Asks the learner, and steers it. Listens on the control port alone.
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
     """
 
     @staticmethod

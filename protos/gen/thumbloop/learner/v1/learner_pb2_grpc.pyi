@@ -27,30 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LearnerServiceStub:
-    """Asks the learner, and steers it. Listens on the control port alone."""
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LearnerServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetStatusRequest, _learner_pb2.GetStatusResponse]
-    """Where training and releases stand."""
+    """Where training and releases stand. Operator."""
     Pause: _grpc.UnaryUnaryMultiCallable[_learner_pb2.PauseRequest, _learner_pb2.PauseResponse]
-    """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause."""
+    """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause.
+    Operator.
+    """
     Resume: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ResumeRequest, _learner_pb2.ResumeResponse]
-    """Training goes on."""
+    """Training goes on. Operator."""
     GetFeedback: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetFeedbackRequest, _learner_pb2.GetFeedbackResponse]
     """Where a feedback went. NOT_FOUND: not ingested (yet)."""
     ListReleases: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ListReleasesRequest, _learner_pb2.ListReleasesResponse]
-    """Releases, newest first, paged."""
+    """Releases, newest first, paged. Operator."""
     GetRelease: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetReleaseRequest, _learner_pb2.GetReleaseResponse]
-    """One release and what made it. NOT_FOUND: no such version."""
+    """One release and what made it. NOT_FOUND: no such version. Operator."""
     AcknowledgeRelease: _grpc.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeReleaseRequest, _learner_pb2.AcknowledgeReleaseResponse]
-    """A replica says that it serves a version. Saying it again changes nothing."""
+    """A replica says that it serves a version. Saying it again changes nothing. Rooms."""
     AcknowledgeControl: _grpc.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeControlRequest, _learner_pb2.AcknowledgeControlResponse]
-    """A consumer says that it has carried out an order."""
+    """A consumer says that it has carried out an order. Rooms."""
     FindStoredFeedback: _grpc.UnaryUnaryMultiCallable[_learner_pb2.FindStoredFeedbackRequest, _learner_pb2.FindStoredFeedbackResponse]
-    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
+    copy. Rooms.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]
     """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.RevokeApiKeyRequest, _learner_pb2.RevokeApiKeyResponse]
@@ -58,7 +65,7 @@ class LearnerServiceStub:
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ListApiKeysRequest, _learner_pb2.ListApiKeysResponse]
     """Keys, newest first, revoked ones too."""
     GetAccessSnapshot: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetAccessSnapshotRequest, _learner_pb2.GetAccessSnapshotResponse]
-    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk. Rooms."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ForgetUserRequest, _learner_pb2.ForgetUserResponse]
     """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same."""
     GetControl: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetControlRequest, _learner_pb2.GetControlResponse]
@@ -66,27 +73,34 @@ class LearnerServiceStub:
 
 @_typing.type_check_only
 class LearnerServiceAsyncStub(LearnerServiceStub):
-    """Asks the learner, and steers it. Listens on the control port alone."""
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetStatusRequest, _learner_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Where training and releases stand."""
+    """Where training and releases stand. Operator."""
     Pause: _aio.UnaryUnaryMultiCallable[_learner_pb2.PauseRequest, _learner_pb2.PauseResponse]  # type: ignore[assignment]
-    """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause."""
+    """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause.
+    Operator.
+    """
     Resume: _aio.UnaryUnaryMultiCallable[_learner_pb2.ResumeRequest, _learner_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Training goes on."""
+    """Training goes on. Operator."""
     GetFeedback: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetFeedbackRequest, _learner_pb2.GetFeedbackResponse]  # type: ignore[assignment]
     """Where a feedback went. NOT_FOUND: not ingested (yet)."""
     ListReleases: _aio.UnaryUnaryMultiCallable[_learner_pb2.ListReleasesRequest, _learner_pb2.ListReleasesResponse]  # type: ignore[assignment]
-    """Releases, newest first, paged."""
+    """Releases, newest first, paged. Operator."""
     GetRelease: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetReleaseRequest, _learner_pb2.GetReleaseResponse]  # type: ignore[assignment]
-    """One release and what made it. NOT_FOUND: no such version."""
+    """One release and what made it. NOT_FOUND: no such version. Operator."""
     AcknowledgeRelease: _aio.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeReleaseRequest, _learner_pb2.AcknowledgeReleaseResponse]  # type: ignore[assignment]
-    """A replica says that it serves a version. Saying it again changes nothing."""
+    """A replica says that it serves a version. Saying it again changes nothing. Rooms."""
     AcknowledgeControl: _aio.UnaryUnaryMultiCallable[_learner_pb2.AcknowledgeControlRequest, _learner_pb2.AcknowledgeControlResponse]  # type: ignore[assignment]
-    """A consumer says that it has carried out an order."""
+    """A consumer says that it has carried out an order. Rooms."""
     FindStoredFeedback: _aio.UnaryUnaryMultiCallable[_learner_pb2.FindStoredFeedbackRequest, _learner_pb2.FindStoredFeedbackResponse]  # type: ignore[assignment]
-    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+    """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
+    copy. Rooms.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_learner_pb2.RevokeApiKeyRequest, _learner_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
@@ -94,14 +108,17 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_learner_pb2.ListApiKeysRequest, _learner_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Keys, newest first, revoked ones too."""
     GetAccessSnapshot: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetAccessSnapshotRequest, _learner_pb2.GetAccessSnapshotResponse]  # type: ignore[assignment]
-    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+    """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk. Rooms."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_learner_pb2.ForgetUserRequest, _learner_pb2.ForgetUserResponse]  # type: ignore[assignment]
     """Deletes what a person said and was told, blocks its return, and orders every consumer to do the same."""
     GetControl: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetControlRequest, _learner_pb2.GetControlResponse]  # type: ignore[assignment]
     """How far an order has been carried out. NOT_FOUND: no such order."""
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Asks the learner, and steers it. Listens on the control port alone."""
+    """Asks the learner, and steers it. Listens on the control port alone. Another room of the deployment may call
+    everything; an API key needs scope admin, and reaches its own tenant: where a request can name one, empty means the
+    key's. "Operator": the key must be of the deployment's own tenant. "Rooms": no key will do.
+    """
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -109,7 +126,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.GetStatusResponse, _abc.Awaitable[_learner_pb2.GetStatusResponse]]:
-        """Where training and releases stand."""
+        """Where training and releases stand. Operator."""
 
     @_abc_1.abstractmethod
     def Pause(
@@ -117,7 +134,9 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.PauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.PauseResponse, _abc.Awaitable[_learner_pb2.PauseResponse]]:
-        """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause."""
+        """Training stops at the next safe point; serving, ingest and releases go on. Pausing twice is one pause.
+        Operator.
+        """
 
     @_abc_1.abstractmethod
     def Resume(
@@ -125,7 +144,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.ResumeResponse, _abc.Awaitable[_learner_pb2.ResumeResponse]]:
-        """Training goes on."""
+        """Training goes on. Operator."""
 
     @_abc_1.abstractmethod
     def GetFeedback(
@@ -141,7 +160,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.ListReleasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.ListReleasesResponse, _abc.Awaitable[_learner_pb2.ListReleasesResponse]]:
-        """Releases, newest first, paged."""
+        """Releases, newest first, paged. Operator."""
 
     @_abc_1.abstractmethod
     def GetRelease(
@@ -149,7 +168,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.GetReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.GetReleaseResponse, _abc.Awaitable[_learner_pb2.GetReleaseResponse]]:
-        """One release and what made it. NOT_FOUND: no such version."""
+        """One release and what made it. NOT_FOUND: no such version. Operator."""
 
     @_abc_1.abstractmethod
     def AcknowledgeRelease(
@@ -157,7 +176,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.AcknowledgeReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.AcknowledgeReleaseResponse, _abc.Awaitable[_learner_pb2.AcknowledgeReleaseResponse]]:
-        """A replica says that it serves a version. Saying it again changes nothing."""
+        """A replica says that it serves a version. Saying it again changes nothing. Rooms."""
 
     @_abc_1.abstractmethod
     def AcknowledgeControl(
@@ -165,7 +184,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.AcknowledgeControlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.AcknowledgeControlResponse, _abc.Awaitable[_learner_pb2.AcknowledgeControlResponse]]:
-        """A consumer says that it has carried out an order."""
+        """A consumer says that it has carried out an order. Rooms."""
 
     @_abc_1.abstractmethod
     def FindStoredFeedback(
@@ -173,7 +192,9 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.FindStoredFeedbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.FindStoredFeedbackResponse, _abc.Awaitable[_learner_pb2.FindStoredFeedbackResponse]]:
-        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own copy."""
+        """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
+        copy. Rooms.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -205,7 +226,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.GetAccessSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.GetAccessSnapshotResponse, _abc.Awaitable[_learner_pb2.GetAccessSnapshotResponse]]:
-        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk."""
+        """All live keys as digests, for rooms that check callers by themselves and keep a copy on disk. Rooms."""
 
     @_abc_1.abstractmethod
     def ForgetUser(

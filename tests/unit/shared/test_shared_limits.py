@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.limits import TokenBuckets
 from services.shared.domain.errors import Busy
+from services.shared.limits import TokenBuckets
 
 
 class Clock:
