@@ -42,9 +42,9 @@ def fetch_releases(address: str, kind: str, limit: int, data_dir: Path | None = 
 def print_releases(address: str, kind: str, limit: int, data_dir: Path | None = None) -> None:
     """A table, a release a row."""
     releases = fetch_releases(address, kind, limit, data_dir)
-    table = Table(title="Releases, newest first")
-    for column in ("version", "state", "committed", "trained on", "reward", "KL nats", "thumbs up", "gate"):
-        table.add_column(column, overflow="fold")
+    table = Table(title="Releases, newest first", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("version", "state", "at", "rollouts", "reward", "KL nats", "up", "gate"):
+        table.add_column(column, overflow="fold", no_wrap=column != "gate")
     for release in releases:
         table.add_row(*map(plain, release_cells(release)))
     Console().print(table)
@@ -58,7 +58,7 @@ def release_cells(release: learner_pb2.Release) -> tuple[str, ...]:
         release.version,
         state,
         release.commit_time.ToDatetime().strftime("%H:%M:%S") if release.HasField("commit_time") else "",
-        f"{release.experiences} rollouts" if release.experiences else "-",
+        str(release.experiences) if release.experiences else "-",
         metric_cell(release, "reward_mean", "{:+.2f}"),
         metric_cell(release, "kl_per_answer", "{:.2f}"),
         metric_cell(release, "thumbs_up_rate", "{:.0%}"),
