@@ -165,10 +165,11 @@ def _anew(places: Places, name: str) -> Database:
 
 def _check_room(folder: Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < size * BYTES_EACH:
+    lying = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    room = shutil.disk_usage(folder).free + lying
+    if room < size * BYTES_EACH:
         raise SystemExit(
-            f"{size:,} experiences need {size * BYTES_EACH / 1e9:.0f} GB, {folder} has {free / 1e9:.0f} GB:"
+            f"{size:,} experiences need {size * BYTES_EACH / 1e9:.0f} GB, {folder} has {room / 1e9:.0f} GB:"
             " name another --folder, or fewer --sizes."
         )
 
