@@ -205,17 +205,23 @@ def remake_feedback(log: SmallLog, *, grown_to: int) -> None:
         log.append(FEEDBACK, thumb.rollout_id, encode_feedback(thumb))
 
 
+def ingest_of_four_chats(log: SmallLog, database: Database, clock: ManualClock) -> Ingest:
+    """Under way: it has read all that there is."""
+    for fact in facts(4):
+        append_fact(log, fact)
+    ingest = make_ingest(log, database, clock)
+    while ingest.step():
+        pass
+    return ingest
+
+
 class TestTheLogIsLookedAtAgain:
     """While it is read: a reconnection shows as another incarnation of its partitions."""
 
     def test_a_topic_made_again_under_a_running_ingest_stops_it(
         self, log: SmallLog, database: Database, clock: ManualClock
     ) -> None:
-        for fact in facts(4):
-            append_fact(log, fact)
-        ingest = make_ingest(log, database, clock)
-        while ingest.step():
-            pass
+        ingest = ingest_of_four_chats(log, database, clock)
         remake_feedback(log, grown_to=40)
         clock.advance(ROUND_S)
         with pytest.raises(Corrupt, match=r"feedback\[\d\]: the topic was made again: its id is .* `ingest_offsets`"):
@@ -225,11 +231,7 @@ class TestTheLogIsLookedAtAgain:
         self, log: SmallLog, database: Database, clock: ManualClock
     ) -> None:
         log.has_topic_ids = False
-        for fact in facts(4):
-            append_fact(log, fact)
-        ingest = make_ingest(log, database, clock)
-        while ingest.step():
-            pass
+        ingest = ingest_of_four_chats(log, database, clock)
         remake_feedback(log, grown_to=40)
         clock.advance(ROUND_S)
         with pytest.raises(Corrupt, match=r"feedback\[\d\]: offset \d holds event .* `ingest_offsets`"):
@@ -238,11 +240,7 @@ class TestTheLogIsLookedAtAgain:
     def test_a_topic_made_again_and_read_on_before_anybody_looks_stops_it_all_the_same(
         self, log: SmallLog, database: Database, clock: ManualClock
     ) -> None:
-        for fact in facts(4):
-            append_fact(log, fact)
-        ingest = make_ingest(log, database, clock)
-        while ingest.step():
-            pass
+        ingest = ingest_of_four_chats(log, database, clock)
         remake_feedback(log, grown_to=40)
         assert ingest.step() > 0, "between two rounds nothing shows"
         clock.advance(ROUND_S)
