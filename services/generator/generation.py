@@ -105,13 +105,17 @@ def check_generation(request: GenerationRequest, tokenizer: ChatTokenizer) -> No
 
 
 def _check_rollout_id(rollout_id: str) -> None:
+    """In the one form in which ids are in the order of time."""
     try:
-        valid = UUID(rollout_id).version == UUID_VERSION
+        parsed = UUID(rollout_id)
+        valid = parsed.version == UUID_VERSION and str(parsed) == rollout_id
     except ValueError:
         valid = False
     if not valid:
         raise InvalidInput(
-            f"rollout_id is {rollout_id[:40]!r}; mint a UUIDv7 for each response.", reason="BAD_ID", field="rollout_id"
+            f"rollout_id is {rollout_id[:40]!r}; mint a UUIDv7 for each response, in lower case with hyphens.",
+            reason="BAD_ID",
+            field="rollout_id",
         )
 
 

@@ -25,10 +25,11 @@ from services.learner.releaser.releaser import Releaser
 from services.learner.state.acknowledgements import Acknowledgements
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
+from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.fencing import LEADER
 from services.learner.state.pausing import Pausing
 from services.learner.state.release_commits import Origin, ReleaseCommits
-from services.learner.state.retention import Retention
+from services.learner.state.rollouts_retention import RolloutsRetention
 from services.learner.trainer.assembly import TrainerParts, make_trainer
 from services.learner.trainer.held import HeldRollouts
 from services.learner.trainer.reward_client import GrpcRewardScorer
@@ -153,8 +154,13 @@ def make_releaser(ground: Ground, leadership: Leadership, state: State, on_failu
         orders=OrderOutbox(
             ground.database, publisher, deployment=settings.deployment.name, clock=ground.clock, epoch=epoch
         ),
-        retention=Retention(
-            ground.database, clock=ground.clock, epoch=epoch, keep_s=settings.learner.features_retention_s
+        retention=(
+            FeaturesRetention(
+                ground.database, clock=ground.clock, epoch=epoch, keep_s=settings.learner.features_retention_s
+            ),
+            RolloutsRetention(
+                ground.database, clock=ground.clock, epoch=epoch, keep_s=settings.learner.rollouts_retention_s
+            ),
         ),
         gate=settings.learner.gate,
         first_releases={kind: partial(_first_release, ground, kind) for kind in ReleaseKind},

@@ -12,6 +12,12 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+def least_id(time: datetime) -> str:
+    """The first characters of a UUIDv7 of this time: ids of earlier times are less, all others greater."""
+    milliseconds = f"{int(time.timestamp() * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}"
+
+
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(UTC)

@@ -4,6 +4,7 @@ A cell is one kind of store at one size: the store is bulk-loaded to the size, a
 ingested (rollout and score), joined (a thumb each) and claimed by the real write path, in slices that alternate with a
 store of 100 thousand that is loaded anew. The ratio of the two rates is the cell's; the worst of the three kinds is
 what counts. Median and quartiles of the ratios of slices that were next to each other tell how much noise there was.
+Of each kind there is a cell for retention, too: many times what it keeps is stored, and the disk's use looked at.
 
 A cell that has been measured is kept in `.bench/store-cells/`, and a store that is only half loaded is loaded further
 by the next run; one that a run was measuring when it was stopped is loaded again. Sizes beyond the disk's room are
@@ -17,6 +18,7 @@ import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -27,10 +29,12 @@ from services.shared.store.database import Database
 from tests.benchmarks.figures import write_figures
 from tests.benchmarks.store_places import BYTES_EACH, Places, fill, open_places, spoil, stored_bytes
 from tests.benchmarks.store_rates import KINDS, Side, Spent, measure
+from tests.benchmarks.store_retention import measure_retention
 
 CELLS = Path(".bench") / "store-cells"
 SMALL = 100_000
 NAMES = {1_000_000: "1m", 10_000_000: "10m"}
+SHORT = {"sqlite": "sqlite", "postgresql": "postgres"}
 _OF_KIND = ("per_s", "ratio", "ratio_q1", "ratio_median", "ratio_q3")
 _OF_CELL = (
     *(f"small_{kind}_per_s" for kind in KINDS),
@@ -88,6 +92,21 @@ def measure_cell(places: Places, size: int, protocol: Protocol) -> Cell:
     return cell
 
 
+def run_retention(kinds: list[str], folder: Path) -> dict[str, Cell]:
+    """A cell for each kind of store, those measured before as they were."""
+    CELLS.mkdir(parents=True, exist_ok=True)
+    cells: dict[str, Cell] = {}
+    begun = time.monotonic()
+    for kind in kinds:
+        path = CELLS / f"{kind}-retention.json"
+        if not path.exists():
+            with open_places(kind, folder) as places:
+                cell = measure_retention(places, partial(_tell, begun=begun))
+            path.write_text(json.dumps(cell, indent=2) + "\n", encoding="utf-8")
+        cells[kind] = json.loads(path.read_text(encoding="utf-8"))
+    return cells
+
+
 def run(kinds: list[str], sizes: list[int], folder: Path, protocol: Protocol) -> dict[str, Cell]:
     """All cells, those measured before as they were."""
     CELLS.mkdir(parents=True, exist_ok=True)
@@ -127,17 +146,39 @@ def show(cells: dict[str, Cell]) -> None:
     Console(width=150).print(table)
 
 
-def figures_of(cells: dict[str, Cell]) -> tuple[dict[str, float], dict[str, str]]:
+def show_retention(cells: dict[str, Cell]) -> None:
+    """The table; ratios last."""
+    table = Table("store", "stored", "MB settled", "MB at the end", "stored/s", "deleted/s", "growth", "deleted/stored")
+    for kind, cell in cells.items():
+        table.add_row(
+            kind,
+            f"{cell['retention_experiences']:,.0f}",
+            f"{cell['retention_settled_mb']:.1f}",
+            f"{cell['retention_end_mb']:.1f}",
+            f"{cell['retention_stored_per_s']:,.0f}",
+            f"{cell['retention_deleted_per_s']:,.0f}",
+            f"{cell['retention_growth']:.2f}",
+            f"{cell['retention_speed_ratio']:.2f}",
+        )
+    Console(width=150).print(table)
+
+
+def figures_of(cells: dict[str, Cell], retention: dict[str, Cell]) -> tuple[dict[str, float], dict[str, str]]:
     """Figures and aims, of what was measured alone."""
     figures: dict[str, float] = {}
     for name, cell in cells.items():
         kind, _, size = name.partition("-")
-        short = "postgres" if kind == "postgresql" else kind
+        short = SHORT[kind]
         figures[f"rate_ratio_{NAMES.get(int(size), size)}_{short}"] = cell["rate_ratio"]
         for key in (*(f"{part}_{what}" for part in KINDS for what in _OF_KIND), *_OF_CELL):
             figures[f"{key}_{NAMES.get(int(size), size)}_{short}"] = cell[key]
-    figures["bytes_per_experience"] = max(cell["small_bytes_per_experience"] for cell in cells.values())
+    for kind, cell in retention.items():
+        figures |= {f"{key}_{SHORT[kind]}": value for key, value in cell.items()}
+    if cells:
+        figures["bytes_per_experience"] = max(cell["small_bytes_per_experience"] for cell in cells.values())
     aims = {key: ">= 0.8" for key in figures if key.startswith("rate_ratio_")}
+    aims |= {key: "<= 1.1" for key in figures if key.startswith("retention_growth_")}
+    aims |= {key: ">= 1" for key in figures if key.startswith("retention_speed_ratio_")}
     return figures, aims
 
 
@@ -182,7 +223,7 @@ def main() -> None:
     """Measures what is missing, prints the table, keeps the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stores", nargs="+", default=["sqlite", "postgresql"], choices=["sqlite", "postgresql"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[1_000_000, 10_000_000])
+    parser.add_argument("--sizes", nargs="*", type=int, default=[1_000_000, 10_000_000], help="none: retention alone")
     parser.add_argument("--measure", type=int, default=100_000, help="experiences measured at each size")
     parser.add_argument("--slice", type=int, default=500, help="experiences of one store before the other's turn")
     parser.add_argument("--warm-up", type=int, default=6_000, help="experiences of each store that do not count")
@@ -190,9 +231,11 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.monotonic()
     protocol = Protocol(warm_up=arguments.warm_up, count=arguments.measure, slice_size=arguments.slice)
+    retention = run_retention(arguments.stores, arguments.folder.resolve())
     cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), protocol)
+    show_retention(retention)
     show(cells)
-    figures, aims = figures_of(cells)
+    figures, aims = figures_of(cells, retention)
     print(write_figures("store", figures, aims, seconds=time.monotonic() - begun))
 
 

@@ -64,11 +64,11 @@ class Side:
         self._ingested = 0
         self._cpu_s = CpuClock(self.database)
         self.clock = ManualClock(seconds=self.size * 0.1 + 3600)
-        epoch = Leases(self.database, clock=self.clock, holder="bench", ttl_s=1e6).take(LEADER)
+        self.epoch = Leases(self.database, clock=self.clock, holder="bench", ttl_s=1e6).take(LEADER)
         self._experiences = SqlExperienceStore(
             self.database,
             clock=self.clock,
-            epoch=epoch,
+            epoch=self.epoch,
             max_staleness=4,
             unrated_wait_s=60.0,
             join_window_s=3600.0,

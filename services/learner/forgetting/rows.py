@@ -8,26 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Exists, Table, bindparam, delete, exists, select
+from sqlalchemy import Connection, Exists, Table, delete, exists, select
 
 from services.learner.forgetting.person import Statement
 from services.learner.ingest.store_feedback import decide_slots, mark_rated
+from services.learner.state.deletion import delete_each, delete_rollouts
 from services.learner.state.statements import SLOT
 from services.shared.store.erasing import erasing
-from services.shared.store.tables import (
-    experiences,
-    features,
-    feedback,
-    feedback_slots,
-    reference_passes,
-    rollout_versions,
-    rollouts,
-    scores,
-)
+from services.shared.store.tables import experiences, feedback, feedback_slots, scores
 from services.shared.store.upsert import chunks
-
-OF_A_ROLLOUT = (features, reference_passes, scores, rollout_versions, experiences, rollouts)
-"""Tables whose rows belong to one rollout, by its id."""
 
 
 def delete_rows(
@@ -37,32 +26,18 @@ def delete_rows(
     gone = list(statements)
     with erasing(connection):
         _delete_statements(connection, tenant, gone)
-        for table in OF_A_ROLLOUT:
-            _delete_by_rollout(connection, table, tenant, rollout_ids)
+        delete_rollouts(connection, [(rollout_id, tenant) for rollout_id in rollout_ids])
     others = sorted({statement.rollout_id for statement in gone} - set(rollout_ids))
     mark_rated(connection, {(tenant, rollout_id) for rollout_id in others})
     _delete_empty_experiences(connection, tenant, others)
 
 
-def _delete_by_rollout(connection: Connection, table: Table, tenant: str, rollout_ids: Sequence[str]) -> None:
-    """One by one, down the primary key: given a list, SQLite would rather go through all that the tenant has."""
-    _delete_each(connection, table, ("rollout_id", "tenant"), [(rollout_id, tenant) for rollout_id in rollout_ids])
-
-
 def _delete_statements(connection: Connection, tenant: str, gone: Sequence[Statement]) -> None:
     """Statements, then their slots; a slot for which another statement is left is decided again."""
     slots = sorted({(tenant, said.rollout_id, said.rater_id, said.kind) for said in gone})
-    _delete_each(connection, feedback, ("tenant", *Statement._fields), [(tenant, *statement) for statement in gone])
-    _delete_each(connection, feedback_slots, SLOT, slots)
+    delete_each(connection, feedback, ("tenant", *Statement._fields), [(tenant, *statement) for statement in gone])
+    delete_each(connection, feedback_slots, SLOT, slots)
     decide_slots(connection, slots)
-
-
-def _delete_each(connection: Connection, table: Table, names: Sequence[str], values: Sequence[tuple[str, ...]]) -> None:
-    """The rows with these values of the columns `names`: one statement with many parameter sets."""
-    one = delete(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in names))
-    rows = [{f"this_{name}": value for name, value in zip(names, row, strict=True)} for row in values]
-    if rows:
-        connection.execute(one, rows)
 
 
 def _delete_empty_experiences(connection: Connection, tenant: str, rollout_ids: Sequence[str]) -> None:

@@ -47,9 +47,9 @@ class Reporting:
         """Mirrors what is left, within a bound. Twice is once."""
         self._mirror.stop()
 
-    def count(self, items: Sequence[Read]) -> None:
-        """Records of a batch that has been committed."""
-        outcomes = Counter((item.record.place.topic, "dead_letter" if item.error else "stored") for item in items)
+    def count(self, items: Sequence[Read], floor: str) -> None:
+        """Records of a batch that has been committed; of rollouts below `floor` nothing was stored."""
+        outcomes = Counter((item.record.place.topic, _outcome(item, floor)) for item in items)
         for (topic, outcome), number in outcomes.items():
             self._metrics.increment("thumbloop_ingest_events_total", number, topic=topic, outcome=outcome)
         for item in items:
@@ -75,6 +75,12 @@ class Reporting:
             lag = max(0, end - held[place].next)
             self._metrics.set("thumbloop_ingest_lag_events", lag, topic=place.topic, partition=str(place.partition))
         self._shown = set(held)
+
+
+def _outcome(item: Read, floor: str) -> str:
+    if item.fact is None:
+        return "dead_letter"
+    return "stored" if item.fact.rollout_id >= floor else "past_retention"
 
 
 def _look(what: str, look: Callable[[], None]) -> None:

@@ -6,7 +6,8 @@ It works while the trainer is down: rolling back needs only the store and Kafka.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Candidate, Verdict
@@ -16,7 +17,6 @@ from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.release_commits import ReleaseCommits
-from services.learner.state.retention import Retention
 from services.shared.domain.errors import ThumbloopError, Unavailable
 from services.shared.domain.release import Announcement, ReleaseKind
 from services.shared.settings.model import GateSettings
@@ -33,6 +33,13 @@ FirstRelease = Callable[[int], Candidate]
 _log = get_logger(role="releaser")
 
 
+class Retention(Protocol):
+    """Deletes what is too old, a bounded piece a turn."""
+
+    def step(self) -> int:
+        """One turn; how many rows or rollouts it deleted. Raises Fenced."""
+
+
 class Releaser:
     """`start` runs `step` in a thread of its own until `stop`."""
 
@@ -45,7 +52,7 @@ class Releaser:
         outbox: Outbox,
         announcer: Announcer,
         orders: OrderOutbox,
-        retention: Retention,
+        retention: Sequence[Retention],
         gate: GateSettings,
         first_releases: Mapping[ReleaseKind, FirstRelease],
         on_failure: Callable[[BaseException], None],
@@ -92,7 +99,8 @@ class Releaser:
         self._outbox.step()
         self._orders.step()
         self._announcer.step()
-        self._retention.step()
+        for one in self._retention:
+            one.step()
 
     def decide(self, candidate: Candidate) -> Verdict:
         """Judges a candidate and commits or refuses it."""

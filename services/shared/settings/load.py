@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -58,6 +59,17 @@ class Settings(BaseSettings):
         env = EnvSettingsSource(settings_cls, env_prefix="THUMBLOOP_", env_nested_delimiter="__")
         return (init_settings, env, TomlConfigSettingsSource(settings_cls, toml_file=config_path()))
 
+    @model_validator(mode="after")
+    def _feedback_finds_its_rollout(self) -> Self:
+        """Whoever holds a token that is still good must not rate what has been deleted."""
+        keep_s, token_s = self.learner.rollouts_retention_s, self.gateway.feedback_token_ttl_s
+        if 0 < keep_s < token_s:
+            raise ValueError(
+                f"learner.rollouts_retention_s is {keep_s:.0f}, but an answer may be rated for {token_s:.0f} s "
+                "(gateway.feedback_token_ttl_s); keep rollouts at least that long, or for ever (0)"
+            )
+        return self
+
     @property
     def store_url(self) -> str:
         """SQLAlchemy URL, default filled in."""
@@ -101,6 +113,9 @@ def _explain(error: ValidationError) -> list[str]:
     lines = []
     for mistake in error.errors():
         path = [str(part) for part in mistake["loc"]]
+        if not path:  # of several settings together: the message names them
+            lines.append(f"{mistake['msg'].removeprefix('Value error, ')} (in the environment or {config_path()})")
+            continue
         variable = "THUMBLOOP_" + "__".join(part.upper() for part in path)
         lines.append(f"{'.'.join(path)}: {mistake['msg']} (set {variable} or [{path[0]}] in {config_path()})")
     return lines

@@ -204,6 +204,12 @@ class LearnerSettings(Section):
     features_retention_s: float = Field(
         7 * 86_400.0, gt=0, description="Features and reference log-probs older than this are deleted once not needed."
     )
+    rollouts_retention_s: float = Field(
+        90 * 86_400.0,
+        ge=0,
+        description="Rollouts older than this are deleted with all that was said of them, but for those that train the "
+        "reward model; 0: none is.",
+    )
     trainer: Literal["ppo", "scripted"] = Field("ppo", description="scripted: releases without a model, for tests.")
     seed: int = Field(0, ge=0, description="Of all randomness in training.")
     unrated_wait_s: float = Field(60.0, ge=0, description="An unrated rollout is ready after this time.")

@@ -3,7 +3,7 @@
 By itself SQLite only marks the room of what was deleted as free. With `secure_delete=FAST`, which all connections have,
 deleted bytes are overwritten in pages that are written anyway; pages that become free as a whole (long texts have pages
 of their own) keep what they held. To overwrite these too costs a page written for each page freed, so it is done where
-people's words are deleted or replaced, and not by retention, which frees many pages of numbers.
+people's words are deleted or replaced, and not for features, which are many pages of numbers.
 (https://www.sqlite.org/pragma.html#pragma_secure_delete)
 """
 

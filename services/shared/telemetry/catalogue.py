@@ -296,7 +296,7 @@ _SPECS = (
         unit="events",
         labels=("topic", "outcome"),
         rooms=LEARNER,
-        help="Events read, by outcome: stored (again or for the first time), dead_letter.",
+        help="Events read, by outcome: stored (again or for the first time), dead_letter, past_retention (left out).",
         operator="Stands still while the lag grows: ingest stopped; its log says why.",
     ),
     MetricSpec(

@@ -15,8 +15,8 @@ from services.learner.releaser.gate import judge
 from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
 from services.learner.releaser.releaser import FirstRelease, Releaser
+from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.fencing import LEADER
-from services.learner.state.retention import Retention
 from services.shared.contracts.policies import decode_announcement
 from services.shared.contracts.topics import POLICIES
 from services.shared.domain.errors import Fenced, Unavailable
@@ -56,7 +56,7 @@ class Office:
                 interval_s=REPEAT_S,
             ),
             orders=OrderOutbox(database, publisher, deployment="test", clock=clock, epoch=self.leadership.epoch),
-            retention=Retention(database, clock=clock, epoch=self.leadership.epoch, keep_s=3600.0),
+            retention=[FeaturesRetention(database, clock=clock, epoch=self.leadership.epoch, keep_s=3600.0)],
             gate=GateSettings(),
             first_releases={kind: self._first(kind) for kind in ReleaseKind},
             on_failure=self.failures.append,

@@ -11,15 +11,18 @@ from sqlalchemy import event
 from services.learner.forgetting.forgetting import Forgetting
 from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Verdict
+from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.queries.feedback_fate import FeedbackFates
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
-from services.learner.state.retention import Retention
+from services.learner.state.rollouts_retention import RolloutsRetention
 from services.shared.contracts.topics import CONTROLS
 from services.shared.domain.feedback import Comparison, FeedbackKind
+from services.shared.ids import least_id
 from services.shared.store.database import Database
 from tests.support.facts import (
     DEPLOYMENT,
     TENANT,
+    at,
     make_feedback,
     make_rollout,
     make_score,
@@ -109,8 +112,28 @@ def test_ingest_claims_and_commits_scan_no_table_that_grows(database: Database, 
     reference = FeedbackReference("r3", "rater-1", FeedbackKind.THUMB, "f3")
     assert stored_feedback(database, tenant="default", references=[reference, reference]) == [True, True]
     clock.advance(10_000)
-    keeper = Retention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5)
+    keeper = FeaturesRetention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5)
     assert [keeper.step() for _ in range(2)] == [20, 15]
+    assert plans.scans == {}
+
+
+def test_retention_of_rollouts_scans_no_table_that_grows(database: Database, clock: ManualClock) -> None:
+    learner = LearnerStore(database, clock)
+    learner.commits.commit_first(learner.candidate(0))
+    names = [f"{least_id(at(number))}-7000-8000-000000000000" for number in range(20)]
+    facts: list[Fact] = []
+    for number, name in enumerate(names):
+        rollout = make_rollout(name, seconds=number)
+        facts += [rollout, make_score(rollout), make_thumb(f"f{number}", rollout=name, seconds=number + 2)]
+    ingest_facts(database, clock, facts)
+    learner.experiences.claim(limit=5, policy_version=policy_version(0), reward_model_version=reward_version(0))
+    candidate = learner.candidate(1, rollouts=tuple(names[15:]))
+    learner.candidates.submit(candidate)
+    learner.commits.commit(candidate, Verdict(passed=True, lines=()))
+    clock.advance(10_000)
+    plans = Plans(database)
+    keeper = RolloutsRetention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5, page=10)
+    assert [keeper.step() for _ in range(4)] == [10, 5, 0, 0]
     assert plans.scans == {}
 
 

@@ -101,6 +101,7 @@ async def test_bad_requests_are_refused_by_field(memory_bus: Bus, tmp_path: Path
         ({"messages": [_turn(meta_pb2.ROLE_UNSPECIFIED, "Hi")]}, "messages.role"),
         ({"messages": [_turn(meta_pb2.ROLE_USER, "x" * 5000)]}, "messages"),
         ({"rollout_id": "mine"}, "rollout_id"),
+        ({"rollout_id": "019AB000-0000-7000-8000-00000000000A"}, "rollout_id"),
         ({"tenant": ""}, "tenant"),
         ({"purpose": rollout_pb2.PURPOSE_UNSPECIFIED}, "purpose"),
         ({"sampling": None}, "sampling"),

@@ -12,6 +12,7 @@ from services.learner.ingest.feedback_gauges import FeedbackGauges
 from services.learner.ingest.ingest import Ingest
 from services.learner.ingest.offset_mirror import OffsetMirror
 from services.learner.ingest.reporting import Reporting
+from services.learner.state.past_retention import raise_floor
 from services.shared.bus.interface import Place
 from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES
 from services.shared.domain.errors import Unavailable
@@ -89,6 +90,19 @@ def test_records_are_counted_by_topic_and_outcome(room: Room) -> None:
     assert room.metrics.value("thumbloop_ingest_events_total", topic=FEEDBACK, outcome="dead_letter") == 1
     text = room.metrics.render().decode()
     assert 'thumbloop_ingest_dead_letters_total{reason="' in text and 'topic="feedback"} 1.0' in text
+
+
+def test_what_is_past_retention_is_counted_and_left_out(room: Room) -> None:
+    with room.database.write() as connection:
+        raise_floor(connection, "r2", now=room.clock())
+    for number in range(4):
+        append_fact(room.log, make_rollout(f"r{number}"))
+    ingest = room.ingest("one")
+    while ingest.step():
+        pass
+    stored = room.metrics.value("thumbloop_ingest_events_total", topic=ROLLOUTS, outcome="stored")
+    left_out = room.metrics.value("thumbloop_ingest_events_total", topic=ROLLOUTS, outcome="past_retention")
+    assert (stored, left_out) == (2, 2)
 
 
 def test_the_lag_of_a_partition_is_shown_by_who_reads_it(room: Room) -> None:

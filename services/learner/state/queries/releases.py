@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
 from services.learner.ports import ReleaseRow
-from services.learner.state.queries.thumb_to_token import first_served_time
+from services.learner.state.first_served import first_served_time
 from services.learner.state.release_rows import release_from
 from services.learner.state.training_sets import TrainingSets
 from services.shared.domain.errors import InvalidInput, NotFound
@@ -26,7 +26,8 @@ LARGEST_PAGE = 200
 @dataclass(frozen=True, kw_only=True)
 class ReleaseView:
     """A release as shown. `metrics` holds the candidate's own measures, and those of its life: "answers" (users'
-    responses with at least one token of it), "thumbs", "thumbs_up_rate" (of responses drawn by it alone)."""
+    responses with at least one token of it), "thumbs", "thumbs_up_rate" (of responses drawn by it alone), as far as the
+    store still has the rollouts."""
 
     release: ReleaseRow
     experiences: int
@@ -69,7 +70,7 @@ class ReleaseViews:
         )
 
     def one(self, version: str) -> tuple[ReleaseView, tuple[str, ...]]:
-        """A release and the rollouts that it was trained on. Raises NotFound."""
+        """A release and the rollouts that it was trained on, but for those past retention. Raises NotFound."""
         with self._database.read() as connection:
             row = connection.execute(select(releases).where(releases.c.version == version)).one_or_none()
             if row is None:
@@ -102,10 +103,15 @@ def _view(connection: Connection, release: ReleaseRow, experiences: int) -> Rele
     return ReleaseView(
         release=release,
         experiences=experiences,
-        first_served_time=first_served_time(connection, release.version) if policy else None,
+        first_served_time=_first_served(connection, release.version) if policy else None,
         acknowledged_by=tuple(sorted(connection.scalars(replicas))),
         metrics=dict(release.metrics) | (_life(connection, release.version) if policy else {}),
     )
+
+
+def _first_served(connection: Connection, version: str) -> datetime | None:
+    time: datetime | None = connection.scalar(select(first_served_time()).where(releases.c.version == version))
+    return time
 
 
 def _life(connection: Connection, version: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, or_, select, tuple_
 
+from services.learner.state.past_retention import read_floor
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.store.database import Database
@@ -26,7 +27,7 @@ class FeedbackReference(NamedTuple):
 
 def stored_feedback(database: Database, *, tenant: str, references: Sequence[FeedbackReference]) -> list[bool]:
     """For each reference, in their order, whether the store has the statement or never wants it, since its rater or
-    its rollout was forgotten. Raises InvalidInput for none or more than 1,000.
+    its rollout was forgotten or the rollout is past retention. Raises InvalidInput for none or more than 1,000.
     """
     if not 1 <= len(references) <= MOST_REFERENCES:
         raise InvalidInput(
@@ -44,7 +45,10 @@ def stored_feedback(database: Database, *, tenant: str, references: Sequence[Fee
     with database.read() as connection:
         stored: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(rows)}
         gone: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(forgotten)}
-    return [key in stored or ("rater", key[1]) in gone or ("rollout", key[0]) in gone for key in asked]
+        floor = read_floor(connection)
+    return [
+        key in stored or ("rater", key[1]) in gone or ("rollout", key[0]) in gone or key[0] < floor for key in asked
+    ]
 
 
 def stored_rows(tenant: str, asked: Sequence[tuple[str, str, str, str]]) -> Select[Any]:

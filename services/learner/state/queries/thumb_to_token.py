@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
+from services.learner.state.first_served import first_served_time
 from services.learner.state.training_sets import Mark, TrainingSets
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.domain.release import ReleaseKind, ReleaseState
-from services.shared.domain.rollout import Purpose
 from services.shared.store.database import Database
-from services.shared.store.tables import feedback_slots, releases, rollout_versions, uses
+from services.shared.store.tables import feedback_slots, releases, uses
 
 NEVER = 1e9
 """Seconds of a thumb that never gets there."""
@@ -108,15 +108,6 @@ def thumb_times(database: Database, *, now: datetime, newest: int | None = None)
     return sorted(times, key=lambda time: (time.accept_time, time.feedback_id))
 
 
-def first_served_time(connection: Connection, version: str) -> datetime | None:
-    """When a user got the first token of a policy version; one step down an index."""
-    query = select(func.min(rollout_versions.c.first_token_time)).where(
-        rollout_versions.c.policy_version == version, rollout_versions.c.purpose == Purpose.USER.value
-    )
-    time: datetime | None = connection.scalar(query)
-    return time
-
-
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that `share` of all are not above (nearest rank); `NEVER` of none."""
     if not values:
@@ -190,15 +181,7 @@ def _served_by(connection: Connection) -> dict[str, tuple[datetime, str]]:
 
     Through a policy release itself that is the policy; through a reward model those whose batches it scored.
     """
-    first = (
-        select(func.min(rollout_versions.c.first_token_time))
-        .where(
-            rollout_versions.c.policy_version == releases.c.version,
-            rollout_versions.c.purpose == Purpose.USER.value,
-        )
-        .scalar_subquery()
-    )
-    query = select(releases.c.version, releases.c.reward_model_version, first.label("first"))
+    query = select(releases.c.version, releases.c.reward_model_version, first_served_time().label("first"))
     found: dict[str, tuple[datetime, str]] = {}
     for row in connection.execute(query.where(*_committed(ReleaseKind.POLICY))):
         if row.first is not None:

@@ -49,6 +49,7 @@ releases = Table(
     Column("experiences", Integer, nullable=False),
     Column("commit_time", UtcTime, nullable=False),
     Column("publish_time", UtcTime),
+    Column("first_served_time", UtcTime, comment="as far as deleted rollouts say; null: none of them does"),
     Column("metrics", CanonicalJson, nullable=False),
     Column("gate_verdict", CanonicalJson, nullable=False),
     UniqueConstraint("kind", "number"),

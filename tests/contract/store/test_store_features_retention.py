@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from services.learner.state.dump import dump_digest
-from services.learner.state.retention import PAST_RETENTION, ROUND_S, Retention
+from services.learner.state.features_retention import PAST_RETENTION, FeaturesRetention
+from services.learner.state.retention_rounds import ROUND_S
 from services.shared.domain.errors import Fenced
 from services.shared.domain.feedback import Rating
 from services.shared.store.database import Database
@@ -22,12 +23,13 @@ from tests.support.facts import (
     reward_version,
 )
 from tests.support.learner_store import LearnerStore, ManualClock, ingest_facts
+from tests.support.retention import run_round
 
 KEEP_S = 500.0
 
 
-def retention(learner: LearnerStore, *, rated: int = 100, page: int = 3) -> Retention:
-    return Retention(
+def retention(learner: LearnerStore, *, rated: int = 100, page: int = 3) -> FeaturesRetention:
+    return FeaturesRetention(
         learner.database, clock=learner.clock, epoch=learner.epoch, keep_s=KEEP_S, rated_examples=rated, page=page
     )
 
@@ -39,16 +41,6 @@ def fill(learner: LearnerStore, *names: str, rated: bool = False, seconds: float
         if rated:
             thumb = make_thumb(f"f-{name}", rollout=name, seconds=seconds + index + 2)
             ingest_facts(learner.database, learner.clock, [thumb])
-
-
-def run_round(retention: Retention) -> int:
-    """Turns until one finds nothing more to look at."""
-    deleted = 0
-    for _ in range(100):
-        deleted += retention.step()
-        if retention._round is None:
-            return deleted
-    raise AssertionError("the round does not end")
 
 
 def left(database: Database) -> tuple[set[str], set[str]]:

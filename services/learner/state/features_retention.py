@@ -1,10 +1,9 @@
-"""Retention: features and reference log-probs are kept only as long as training may need them.
+"""Features and reference log-probs are kept only as long as training may need them.
 
 They come with scores and are by far the heaviest that the store holds of a rollout. Once older than the retention they
 go, except those of an experience that is claimed just now, and features that the newest thumbs are trained with.
 An experience that nobody claimed in all that time becomes stale: so these are bounded also while the policy does not
-train. Everything else, whatever its age, stays and grows: it says what was answered, what was thought of it, and (in
-`releases`, `candidates` and `uses`) what learned from it.
+train. Everything else of a rollout stays until its own retention (`rollouts_retention`) has passed.
 
 The leader's releaser does it in rounds, one bounded page a turn. A round looks at each old row once, in the order of
 time; what was deleted and comes again from the log (a partition that is read again) goes again in the next round.
@@ -14,27 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, select, tuple_
 
-from services.learner.ports import RATED_EXAMPLES
 from services.learner.state.experience_moves import move
-from services.learner.state.experience_reader import held_thumbs_since, oldest_rated_example
+from services.learner.state.experience_reader import held_thumbs_since
 from services.learner.state.fencing import fenced_write
-from services.shared.domain.events import Clock
-from services.shared.store.database import Database
+from services.learner.state.retention_rounds import RetentionRounds
 from services.shared.store.tables import experiences, features, reference_passes
 
 PAST_RETENTION = "past retention"
 """Reason of experiences that were not claimed as long as what they need was kept."""
-
-PAGE = 500
-"""Rows that one turn looks at."""
-
-ROUND_S = 60.0
-"""Between the end of a round and the next."""
 
 _TABLES = (reference_passes, features)
 Key = tuple[str, str]
@@ -50,49 +41,14 @@ class _Round:
     after: tuple[datetime, str] | None = None
 
 
-class Retention:
-    """Deletes under one epoch. One thread calls `step`."""
+class FeaturesRetention(RetentionRounds[_Round]):
+    """Ages are of the scores that features and log-probs came with; what is counted are rows."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        clock: Clock,
-        epoch: int,
-        keep_s: float,
-        rated_examples: int = RATED_EXAMPLES,
-        page: int = PAGE,
-    ) -> None:
-        """`keep_s`: age of the score from which on its features may go. `rated_examples`: so many newest thumbs train
-        the reward model."""
-        self._database = database
-        self._clock = clock
-        self._epoch = epoch
-        self._keep = timedelta(seconds=keep_s)
-        self._rated_examples = rated_examples
-        self._page = page
-        self._round: _Round | None = None
-        self._next_round: datetime | None = None
+    def _begin(self, now: datetime, thumbs_since: datetime | None) -> _Round:
+        return _Round(before=now - self._keep, thumbs_since=thumbs_since)
 
-    def step(self) -> int:
-        """One turn: a page of the round, or nothing until the next one is due. How many rows it deleted.
-
-        Raises Fenced when a newer leader has taken over.
-        """
-        now = self._clock()
-        if self._round is None:
-            if self._next_round is not None and now < self._next_round:
-                return 0
-            self._round = self._begin(now)
-        deleted = self._turn(self._round)
-        if self._round.table == len(_TABLES):
-            self._round, self._next_round = None, now + timedelta(seconds=ROUND_S)
-        return deleted
-
-    def _begin(self, now: datetime) -> _Round:
-        with self._database.read() as connection:
-            since = oldest_rated_example(connection, newest=self._rated_examples)
-        return _Round(before=now - self._keep, thumbs_since=since)
+    def _is_over(self, at: _Round) -> bool:
+        return at.table == len(_TABLES)
 
     def _turn(self, at: _Round) -> int:
         table = _TABLES[at.table]
