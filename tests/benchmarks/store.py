@@ -234,7 +234,8 @@ def main() -> None:
     retention = run_retention(arguments.stores, arguments.folder.resolve())
     cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), protocol)
     show_retention(retention)
-    show(cells)
+    if cells:
+        show(cells)
     figures, aims = figures_of(cells, retention)
     print(write_figures("store", figures, aims, seconds=time.monotonic() - begun))
 

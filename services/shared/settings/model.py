@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+CENTURY_S = 100 * 365 * 86_400.0
 
 
 class Section(BaseModel):
@@ -202,11 +203,15 @@ class LearnerSettings(Section):
         0.1, gt=0, le=1, description="Of a partition's recent records; more unreadable ones stop ingest."
     )
     features_retention_s: float = Field(
-        7 * 86_400.0, gt=0, description="Features and reference log-probs older than this are deleted once not needed."
+        7 * 86_400.0,
+        gt=0,
+        le=CENTURY_S,
+        description="Features and reference log-probs older than this are deleted once not needed.",
     )
     rollouts_retention_s: float = Field(
         90 * 86_400.0,
         ge=0,
+        le=CENTURY_S,
         description="Rollouts older than this are deleted with all that was said of them, but for those that train the "
         "reward model; 0: none is.",
     )
