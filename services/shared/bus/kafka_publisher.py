@@ -74,6 +74,8 @@ class KafkaPublisher:
         self._queue: deque[_Pending] = deque()
         self._again: deque[_Pending] = deque()
         self._by_deadline: deque[_Pending] = deque()
+        self._watches_nothing = False
+        """The deadline thread waits for an event. Else it waits for a time, and no new event's deadline is earlier."""
         self._unfinished = 0
         self._admitted = 0
         self._closing = False
@@ -160,7 +162,8 @@ class KafkaPublisher:
             self._queue.append(pending)
             self._by_deadline.append(pending)
             self._work.notify()
-            if len(self._by_deadline) == 1:
+            if self._watches_nothing:
+                self._watches_nothing = False
                 self._timing.notify()
         return None
 
@@ -309,8 +312,8 @@ class KafkaPublisher:
                     return
                 expired = self._take_expired(time.monotonic())
                 if not expired:
-                    wait = self._by_deadline[0].deadline - time.monotonic() if self._by_deadline else None
-                    self._timing.wait(wait)
+                    self._watches_nothing = not self._by_deadline
+                    self._timing.wait(self._by_deadline[0].deadline - time.monotonic() if self._by_deadline else None)
             for pending in expired:
                 pending.tell(self._connection.unavailable(f"sending to {pending.event.topic}"))
 
