@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from services.gateway import collector
+from services.gateway import collector, scheduling
 from services.gateway.wiring import Gateway, build
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
@@ -25,6 +25,7 @@ FLUSH_TIMEOUT_S = 2.0
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then ends running answers and returns. Raises Misconfigured."""
     configure(settings.deployment, "gateway")
+    scheduling.let_threads_finish_their_turns()
     bus = open_bus(settings.bus)
     try:
         # Its wake-ups from other threads (the HTTP server's, the log's) cost a third of what asyncio's own cost.

@@ -1,0 +1,41 @@
+"""The policy reaches every later thread, and its absence stops nobody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from services.gateway import scheduling
+
+LATER_THREAD = """
+    import os, threading
+    from services.gateway.scheduling import let_threads_finish_their_turns
+    let_threads_finish_their_turns()
+    threading.Thread(target=lambda: print(os.sched_getscheduler(0) == os.SCHED_BATCH)).start()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_later_threads_have_it() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LATER_THREAD)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout == "True\n"
+
+
+def test_a_system_that_forbids_it_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
+    scheduling.let_threads_finish_their_turns()
+
+
+def test_a_system_without_it_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "SCHED_BATCH", raising=False)
+    monkeypatch.delattr(os, "sched_setscheduler", raising=False)
+    scheduling.let_threads_finish_their_turns()
