@@ -3,7 +3,8 @@
 A thread that becomes ready usually interrupts the one that runs. The HTTP server's thread becomes ready twice a request
 (something came; an answer is to go out), and would so cut the event loop's work into pieces of a tenth of a
 millisecond. Under SCHED_BATCH (sched(7)) it waits until the loop rests or its time slice, a few milliseconds, is over,
-and then does all that has gathered. Between threads that have cores of their own nothing changes.
+and then does all that has gathered. Between threads that have cores of their own nothing changes. Other processes that
+want the same core are not interrupted either: beside two that never rest, feedback's p99 is a few slices longer.
 """
 
 from __future__ import annotations
