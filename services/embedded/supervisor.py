@@ -23,6 +23,7 @@ POLL_S = 0.2
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0)
 STABLE_AFTER_S = 30.0
 MAX_QUICK_DEATHS = 8
+BROKER_RESTART_TIMEOUT_S = 30.0
 
 Report = Callable[[str], None]
 
@@ -53,6 +54,9 @@ class Supervisor:
         self._environment = plan.environment()
         self._services: dict[str, Service] = {}
         self._broker: Broker | None = None
+        self._broker_started_at = 0.0
+        self._broker_restarts = 0
+        self._broker_quick_deaths = 0
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -66,6 +70,7 @@ class Supervisor:
                 self.plan.broker, port=self.plan.ports["kafka"], data_dir=self.plan.data_dir / "broker"
             )
             self._broker.start(timeout_s=ready_timeout_s)
+            self._broker_started_at = time.monotonic()
         for room in self.plan.rooms:
             self._report(f"starting {room}")
             self._services[room] = Service(name=room, process=self._launch(room), started_at=time.monotonic())
@@ -76,7 +81,7 @@ class Supervisor:
         """Drains the rooms, last to start first, then the broker. Exit codes by name. Twice is once."""
         self._stopping.set()
         if self._monitor.is_alive():
-            self._monitor.join(timeout=POLL_S * 10)
+            self._monitor.join(timeout=BROKER_RESTART_TIMEOUT_S + POLL_S * 10)
         codes: dict[str, int] = {}
         for name in reversed(list(self._services)):
             service = self._services[name]
@@ -99,9 +104,15 @@ class Supervisor:
             service.process.kill_group()
             return service.killed
 
+    def kill_broker(self) -> None:
+        """The same to the broker, where this run has one of its own."""
+        if self._broker is not None:
+            self._broker.kill()
+
     def restarts(self) -> dict[str, int]:
-        """How often each room was started again."""
-        return {name: service.restarts for name, service in self._services.items()}
+        """How often each room, and a broker of our own, was started again."""
+        restarts = {name: service.restarts for name, service in self._services.items()}
+        return restarts if self._broker is None else restarts | {"broker": self._broker_restarts}
 
     def peak_memory_mib(self) -> dict[str, float]:
         """Greatest resident memory of each process so far, broker included."""
@@ -140,6 +151,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):
             try:
+                self._revive_broker()
                 with self._lock:
                     for service in self._services.values():
                         self._revive(service)
@@ -168,6 +180,25 @@ class Supervisor:
             return
         self._report(f"{service.name} ended with {code}; starting it again (log: {log})")
         service.restart_at = now + BACKOFF_S[min(service.quick_deaths, len(BACKOFF_S) - 1)]
+
+    def _revive_broker(self) -> None:
+        """Starts a dead broker again; meanwhile the gateway's disk takes feedback."""
+        if self._broker is None or self._broker.is_running():
+            return
+        stable = time.monotonic() - self._broker_started_at > STABLE_AFTER_S
+        self._broker_quick_deaths = 0 if stable else self._broker_quick_deaths + 1
+        if self._broker_quick_deaths > MAX_QUICK_DEATHS:
+            self.failure = f"The broker keeps dying. Its log says why: {self._broker.log_path}"
+            return
+        self._report(f"the broker ended; starting it again (log: {self._broker.log_path})")
+        if self._stopping.wait(BACKOFF_S[min(self._broker_quick_deaths, len(BACKOFF_S) - 1)]):
+            return
+        self._broker_started_at = time.monotonic()
+        self._broker_restarts += 1
+        try:
+            self._broker.start(timeout_s=BROKER_RESTART_TIMEOUT_S)
+        except Unavailable as error:
+            self._report(error.message)
 
     def _note_memory(self, service: Service) -> None:
         service.peak_memory_mib = max(service.peak_memory_mib, service.process.peak_memory_mib())

@@ -1,8 +1,9 @@
-"""kill -9 of each of the four services in turn, its whole process group, under load.
+"""kill -9 of each of the four services and of the broker in turn, its whole process group, under load.
 
 Plan: the loop runs with scripted engine, scorer and trainer on a real broker while users chat and send thumbs. Each
 service in turn is killed with SIGKILL and restarted by the supervisor; before the next kill it must be ready again and
-a policy must have been released since. Then users stop, and everything is stopped in good order.
+a policy must have been released since. The same then happens to the broker. Then users stop, and everything is
+stopped in good order.
 Pass: every thumb that a client saw acknowledged is in the store, none twice; each experience was trained at most once
 in the published lineage; after each kill new policies were released.
 """
@@ -35,6 +36,7 @@ async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: S
     await eventually(lambda: probe.published() >= 2, within_s=60, what="a first trained release")
     for room in ROOMS:
         await kill_and_go_on(scripted_loop, room, probe, journal)
+    await kill_broker_and_go_on(scripted_loop, probe, journal)
     crowd.stop()
     await users
     journal.close()
@@ -54,10 +56,23 @@ async def kill_and_go_on(loop: Supervisor, room: str, probe: LearnerProbe, journ
     loop.kill(room)
     await eventually(lambda: loop.restarts()[room] >= 1, within_s=20, what=f"{room} is started again")
     await eventually(lambda: loop.is_ready(room), within_s=60, what=f"{room} is ready again")
+    await goes_on(probe, journal, releases, thumbs, room)
+
+
+async def kill_broker_and_go_on(loop: Supervisor, probe: LearnerProbe, journal: Journal) -> None:
+    """The same with the broker, which no room notices by ending."""
+    loop.kill_broker()
+    await eventually(lambda: loop.restarts()["broker"] == 1, within_s=20, what="the broker is started again")
+    releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
+    await goes_on(probe, journal, releases, thumbs, "broker")
+
+
+async def goes_on(probe: LearnerProbe, journal: Journal, releases: int, thumbs: int, killed: str) -> None:
+    """There are more policies and thumbs than so many."""
     await eventually(
         lambda: probe.published() > releases and journal.counts.thumbs_acknowledged > thumbs,
         within_s=60,
-        what=f"the loop goes on after the kill of {room}",
+        what=f"the loop goes on after the kill of the {killed}",
     )
 
 

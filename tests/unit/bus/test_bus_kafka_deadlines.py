@@ -82,13 +82,13 @@ def test_each_fails_at_its_own_deadline(publisher: KafkaPublisher) -> None:
         begun.append((time.monotonic(), send(publisher, UNANSWERED)))
         time.sleep(ACK_TIMEOUT_S / 4)
     for begin, sent in begun:
-        assert ACK_TIMEOUT_S <= fails_in_s(begin, sent)
+        assert fails_in_s(begin, sent) >= ACK_TIMEOUT_S
 
 
 def test_after_a_rest_too(publisher: KafkaPublisher) -> None:
     for _ in range(2):
         begin = time.monotonic()
-        assert ACK_TIMEOUT_S <= fails_in_s(begin, send(publisher, UNANSWERED))
+        assert fails_in_s(begin, send(publisher, UNANSWERED)) >= ACK_TIMEOUT_S
 
 
 @pytest.mark.parametrize("rest_s", [0.0, ACK_TIMEOUT_S * 1.5])
@@ -97,4 +97,4 @@ def test_after_events_that_were_acknowledged(publisher: KafkaPublisher, rest_s: 
         assert send(publisher, ANSWERED).result(5.0).offset == 1
     time.sleep(rest_s)
     begin = time.monotonic()
-    assert ACK_TIMEOUT_S <= fails_in_s(begin, send(publisher, UNANSWERED))
+    assert fails_in_s(begin, send(publisher, UNANSWERED)) >= ACK_TIMEOUT_S
