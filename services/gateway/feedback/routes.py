@@ -67,7 +67,7 @@ def feedback_router(
         """Accepted, joined with its answer, trained into which versions, directly and through which reward model."""
         try:
             if _scheme(authorization) == BEARER.lower():
-                tenant = access.feedback_reader(authorization).tenant
+                tenant = access.feedback_reader(_key(authorization)).tenant
                 fate = await service.fate_for_tenant(feedback_id, tenant=tenant)
             else:
                 fate = await service.fate(feedback_id, token=_token(authorization))
@@ -84,6 +84,17 @@ def feedback_router(
 
 def _scheme(authorization: str) -> str:
     return authorization.strip().partition(" ")[0].lower()
+
+
+def _key(authorization: str) -> str:
+    """Unchanged; raises Unauthenticated for a feedback token (a JWT has two dots, a key none) in the place of a key."""
+    if authorization.count(".") == 2:
+        raise Unauthenticated(
+            "A feedback_token is no API key: send it as 'Authorization: Feedback TOKEN'.",
+            reason="FEEDBACK_TOKEN_AS_KEY",
+            field="Authorization",
+        )
+    return authorization
 
 
 def _token(authorization: str) -> str:

@@ -174,6 +174,8 @@ async def test_a_key_may_read_where_its_tenants_feedback_is(tmp_path: Path, keys
         refused(await gateway.http.get("/v1/feedback/f1", headers=bearer(chat)), 403, "wrong_scope")
         refused(await gateway.http.get("/v1/feedback/f1", headers=bearer(mint_key())), 401, "api_key_unknown")
         refused(await gateway.http.get("/v1/feedback/f1"), 401, "feedback_token_missing")
+        as_key = {"authorization": "Bearer aaa.bbb.ccc"}
+        refused(await gateway.http.get("/v1/feedback/f1", headers=as_key), 401, "feedback_token_as_key")
 
 
 async def test_a_key_over_its_limit_is_told_when_to_come_again(tmp_path: Path, keys: Keys) -> None:
