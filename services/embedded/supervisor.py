@@ -23,7 +23,8 @@ POLL_S = 0.2
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0)
 STABLE_AFTER_S = 30.0
 MAX_QUICK_DEATHS = 8
-BROKER_RESTART_TIMEOUT_S = 30.0
+GIVE_UP_S = 15.0
+"""Until a start that nobody waits for any more has ended."""
 
 Report = Callable[[str], None]
 
@@ -54,7 +55,7 @@ class Supervisor:
         self._environment = plan.environment()
         self._services: dict[str, Service] = {}
         self._broker: Broker | None = None
-        self._broker_started_at = 0.0
+        self._broker_serves_since: float | None = None
         self._broker_restarts = 0
         self._broker_quick_deaths = 0
         self._lock = threading.RLock()
@@ -70,7 +71,7 @@ class Supervisor:
                 self.plan.broker, port=self.plan.ports["kafka"], data_dir=self.plan.data_dir / "broker"
             )
             self._broker.start(timeout_s=ready_timeout_s)
-            self._broker_started_at = time.monotonic()
+            self._broker_serves_since = time.monotonic()
         for room in self.plan.rooms:
             self._report(f"starting {room}")
             self._services[room] = Service(name=room, process=self._launch(room), started_at=time.monotonic())
@@ -81,7 +82,7 @@ class Supervisor:
         """Drains the rooms, last to start first, then the broker. Exit codes by name. Twice is once."""
         self._stopping.set()
         if self._monitor.is_alive():
-            self._monitor.join(timeout=BROKER_RESTART_TIMEOUT_S + POLL_S * 10)
+            self._monitor.join(timeout=GIVE_UP_S)
         codes: dict[str, int] = {}
         for name in reversed(list(self._services)):
             service = self._services[name]
@@ -185,7 +186,8 @@ class Supervisor:
         """Starts a dead broker again; meanwhile the gateway's disk takes feedback."""
         if self._broker is None or self._broker.is_running():
             return
-        stable = time.monotonic() - self._broker_started_at > STABLE_AFTER_S
+        since = self._broker_serves_since
+        stable = since is not None and time.monotonic() - since > STABLE_AFTER_S
         self._broker_quick_deaths = 0 if stable else self._broker_quick_deaths + 1
         if self._broker_quick_deaths > MAX_QUICK_DEATHS:
             self.failure = f"The broker keeps dying. Its log says why: {self._broker.log_path}"
@@ -193,10 +195,11 @@ class Supervisor:
         self._report(f"the broker ended; starting it again (log: {self._broker.log_path})")
         if self._stopping.wait(BACKOFF_S[min(self._broker_quick_deaths, len(BACKOFF_S) - 1)]):
             return
-        self._broker_started_at = time.monotonic()
+        self._broker_serves_since = None
         self._broker_restarts += 1
         try:
-            self._broker.start(timeout_s=BROKER_RESTART_TIMEOUT_S)
+            self._broker.start(timeout_s=READY_TIMEOUT_S, given_up=self._stopping.is_set)
+            self._broker_serves_since = time.monotonic()
         except Unavailable as error:
             self._report(error.message)
 

@@ -35,7 +35,7 @@ def measure_retention(places: Places, tell: Callable[[str], None]) -> dict[str, 
     try:
         fill(database, 0, lambda loaded: None, indexes_last=False)
         side = Side(database, 0)
-        keep_s = KEPT * MS_APART / 1000 + GRACE.total_seconds()
+        keep_s = KEPT * MS_APART / 1000
         keeper = RolloutsRetention(database, clock=side.clock, epoch=side.epoch, keep_s=keep_s, rated_examples=1)
         sizes: list[int] = []
         deleted, spent_s = 0, 0.0

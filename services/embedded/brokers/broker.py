@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ class Broker(ABC):
     def _prepare(self) -> list[str]:
         """Makes the data folder ready; the command line that runs the broker. Raises Misconfigured."""
 
-    def start(self, timeout_s: float) -> None:
-        """Returns when it answers Kafka's protocol. Raises Misconfigured (something is missing) or Unavailable."""
+    def start(self, timeout_s: float, *, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Returns when it answers Kafka's protocol. Raises Misconfigured (something is missing) or Unavailable; it
+        does not run then. `given_up`: nobody waits for it any more.
+        """
         if self._process is not None and self._process.returncode is None:
             return
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ class Broker(ABC):
                 raise Unavailable(
                     f"The broker ended with {process.returncode} while starting; its log ends:\n{process.log_tail()}"
                 )
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or given_up():
                 self.kill()
                 raise Unavailable(
                     f"The broker did not serve within {timeout_s:g} s; its log ends:\n{process.log_tail()}"

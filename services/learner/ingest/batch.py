@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from services.learner.forgetting.keeping_out import without_forgotten_records
@@ -15,7 +15,7 @@ from services.learner.ingest.positions import Position, Positions
 from services.learner.ingest.store_feedback import store_feedback
 from services.learner.ingest.store_rollouts import store_rollouts
 from services.learner.ingest.store_scores import store_scores
-from services.learner.state.past_retention import read_floor
+from services.learner.state.past_retention import past_retention
 from services.shared.bus.interface import Place, Record
 from services.shared.domain.events import Clock
 from services.shared.domain.feedback import Feedback
@@ -36,10 +36,10 @@ class BatchWriter:
         deployment: str,
         clock: Clock,
         gaps: bool,
-        count: Callable[[Sequence[Read], str], None] | None = None,
+        count: Callable[[Sequence[Read], Collection[str]], None] | None = None,
     ) -> None:
         """`gaps`: offsets may be missing, as on the embedded broker after it was killed. `count` is told of what has
-        been committed, and below which rollout id it was left out."""
+        been committed, and of which rollouts it was left out."""
         self._count = count
         self._gaps = gaps
         self._database = database
@@ -72,15 +72,17 @@ class BatchWriter:
             hold_off_forgetting(connection)
             for place, to in moved.items():
                 self._positions.advance(connection, held[place], to=to)
-            floor = read_floor(connection)
-            facts = [item.fact for item in items if item.fact is not None and item.fact.rollout_id >= floor]
-            lock_experiences(connection, {fact.rollout_id for fact in facts})
+            arrived = [item.fact for item in items if item.fact is not None]
+            touched = {fact.rollout_id for fact in arrived}
+            lock_experiences(connection, touched)
+            gone = past_retention(connection, touched)
+            facts = [fact for fact in arrived if fact.rollout_id not in gone]
             store_rollouts(connection, [fact for fact in facts if isinstance(fact, Rollout)])
             store_scores(connection, [fact for fact in facts if isinstance(fact, Score)])
             store_feedback(connection, [fact for fact in facts if isinstance(fact, Feedback)])
             self._dead_letters.count(connection, unreadable, self._clock())
         if self._count is not None:
-            self._count(items, floor)
+            self._count(items, gone)
         return moved
 
     def _after(self, position: Position, reads: Sequence[Read]) -> Position:

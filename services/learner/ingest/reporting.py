@@ -8,7 +8,7 @@ and what it shows stays as it was until the next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.learner.ingest.decoding import Read
@@ -47,9 +47,9 @@ class Reporting:
         """Mirrors what is left, within a bound. Twice is once."""
         self._mirror.stop()
 
-    def count(self, items: Sequence[Read], floor: str) -> None:
-        """Records of a batch that has been committed; of rollouts below `floor` nothing was stored."""
-        outcomes = Counter((item.record.place.topic, _outcome(item, floor)) for item in items)
+    def count(self, items: Sequence[Read], gone: Collection[str]) -> None:
+        """Records of a batch that has been committed; of the rollouts `gone` nothing was stored."""
+        outcomes = Counter((item.record.place.topic, _outcome(item, gone)) for item in items)
         for (topic, outcome), number in outcomes.items():
             self._metrics.increment("thumbloop_ingest_events_total", number, topic=topic, outcome=outcome)
         for item in items:
@@ -77,10 +77,10 @@ class Reporting:
         self._shown = set(held)
 
 
-def _outcome(item: Read, floor: str) -> str:
+def _outcome(item: Read, gone: Collection[str]) -> str:
     if item.fact is None:
         return "dead_letter"
-    return "stored" if item.fact.rollout_id >= floor else "past_retention"
+    return "past_retention" if item.fact.rollout_id in gone else "stored"
 
 
 def _look(what: str, look: Callable[[], None]) -> None:

@@ -55,7 +55,7 @@ class FeaturesRetention(RetentionRounds[_Round]):
         with fenced_write(self._database, self._epoch, alone=False) as connection:
             rows = self._old(connection, table, at)
             keys = [(row.rollout_id, row.tenant) for row in rows]
-            kept = _claimed(connection, keys)
+            kept = _claimed(connection, keys, self._epoch)
             move(connection, [rollout_id for rollout_id, _ in set(keys) - kept], *_UNCLAIMED, **_STALE)
             if table is features:
                 kept |= held_thumbs_since(connection, [rollout_id for rollout_id, _ in keys], at.thumbs_since)
@@ -87,8 +87,11 @@ _UNCLAIMED = (experiences.c.state == "open", experiences.c.eligible.is_(True))
 _STALE = {"state": "stale", "stale_reason": PAST_RETENTION}
 
 
-def _claimed(connection: Connection, keys: Collection[Key]) -> set[Key]:
+def _claimed(connection: Connection, keys: Collection[Key], epoch: int) -> set[Key]:
+    """Claims of an older epoch are void."""
     query = select(experiences.c.rollout_id, experiences.c.tenant).where(
-        experiences.c.rollout_id.in_({rollout_id for rollout_id, _ in keys}), experiences.c.state == "claimed"
+        experiences.c.rollout_id.in_({rollout_id for rollout_id, _ in keys}),
+        experiences.c.state == "claimed",
+        experiences.c.claim_epoch == epoch,
     )
     return {(row.rollout_id, row.tenant) for row in connection.execute(query)}

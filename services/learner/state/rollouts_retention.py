@@ -1,10 +1,11 @@
 """Rollouts go once they are older than their retention, with all that was said and learned of them: the store's bound.
 
 What stays is what the reward model is trained on (rollouts with features whose thumb is among the newest), and what is
-claimed just now. Releases stay, and their manifests name what made them; their rows in `uses` go with the rollouts.
+claimed under the present epoch. Releases stay, and their manifests name what made them; their rows in `uses` go with
+the rollouts.
 
-A round first raises the floor (`past_retention`), below which nothing is stored any more. Then it deletes page by page,
-a bounded one a turn, first rollouts, then uses. The leader's releaser takes the turns.
+A round first raises the floor (`past_retention`), below which nothing new is stored any more. Then it deletes page by
+page, a bounded one a turn, first rollouts, then uses. The leader's releaser takes the turns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection, delete, func, select, tuple_
 
 from services.learner.forgetting.tombstones import hold_off_storing
 from services.learner.state.deletion import RolloutKey, delete_rollouts_and_feedback
@@ -22,9 +23,9 @@ from services.learner.state.fencing import fenced_write
 from services.learner.state.first_served import keep_first_served
 from services.learner.state.past_retention import raise_floor
 from services.learner.state.retention_rounds import RetentionRounds
-from services.shared.ids import least_id
+from services.shared.ids import least_id, minted_time
 from services.shared.store.erasing import erasing
-from services.shared.store.tables import experiences, features, uses
+from services.shared.store.tables import experiences, features, rollouts, uses
 from services.shared.store.upsert import chunks
 
 
@@ -40,7 +41,8 @@ class _Round:
 
 
 class RolloutsRetention(RetentionRounds[_Round]):
-    """Ages are of the rollouts' ids; what is counted are rollouts. Kept for 0 seconds means for ever."""
+    """Ages are of the rollouts' ids, beside the newest of them: a clock that is ahead deletes nothing before its time,
+    and without traffic nothing ages. What is counted are rollouts. Kept for 0 seconds means for ever."""
 
     def step(self) -> int:
         """See `RetentionRounds`."""
@@ -49,7 +51,8 @@ class RolloutsRetention(RetentionRounds[_Round]):
     def _begin(self, now: datetime, thumbs_since: datetime | None) -> _Round:
         with fenced_write(self._database, self._epoch, alone=False) as connection:
             hold_off_storing(connection)
-            floor = raise_floor(connection, least_id(now - self._keep), now=now)
+            newest = minted_time(connection.scalar(select(func.max(rollouts.c.rollout_id))) or "")
+            floor = raise_floor(connection, least_id(min(now, newest or now) - self._keep), now=now)
         return _Round(floor=floor, thumbs_since=thumbs_since)
 
     def _turn(self, at: _Round) -> int:
@@ -65,7 +68,7 @@ class RolloutsRetention(RetentionRounds[_Round]):
         """The next page."""
         key = tuple_(experiences.c.rollout_id, experiences.c.tenant)
         query = (
-            select(experiences.c.rollout_id, experiences.c.tenant, experiences.c.state)
+            select(experiences.c.rollout_id, experiences.c.tenant, experiences.c.state, experiences.c.claim_epoch)
             .where(experiences.c.rollout_id < at.floor, key > after)
             .order_by(experiences.c.rollout_id, experiences.c.tenant)
             .limit(self._page)
@@ -73,7 +76,8 @@ class RolloutsRetention(RetentionRounds[_Round]):
         with fenced_write(self._database, self._epoch, alone=False) as connection:
             held = query.with_for_update() if self._database.is_postgresql else query
             rows = connection.execute(held).all()
-            kept = {(row.rollout_id, row.tenant) for row in rows if row.state == "claimed"}
+            claimed = (row for row in rows if row.state == "claimed" and row.claim_epoch == self._epoch)
+            kept = {(row.rollout_id, row.tenant) for row in claimed}
             kept |= _trained_on(connection, [row.rollout_id for row in rows], at.thumbs_since)
             gone = [(row.rollout_id, row.tenant) for row in rows if (row.rollout_id, row.tenant) not in kept]
             keep_first_served(connection, (rollout_id for rollout_id, _ in gone))

@@ -29,6 +29,8 @@ from services.shared.settings.model import (
 )
 
 CONFIG_VARIABLE = "THUMBLOOP_CONFIG"
+LATEST_FEEDBACK_S = 8 * 86_400.0
+"""From a token's expiry until the last statement by it is in the store: the log keeps events for seven days."""
 
 
 class Settings(BaseSettings):
@@ -63,10 +65,12 @@ class Settings(BaseSettings):
     def _feedback_finds_its_rollout(self) -> Self:
         """Whoever holds a token that is still good must not rate what has been deleted."""
         keep_s, token_s = self.learner.rollouts_retention_s, self.gateway.feedback_token_ttl_s
-        if 0 < keep_s < token_s:
+        least_s = token_s + LATEST_FEEDBACK_S
+        if 0 < keep_s < least_s:
             raise ValueError(
                 f"learner.rollouts_retention_s is {keep_s:.0f}, but an answer may be rated for {token_s:.0f} s "
-                "(gateway.feedback_token_ttl_s); keep rollouts at least that long, or for ever (0)"
+                f"(gateway.feedback_token_ttl_s), and that may lie in the log for days; keep rollouts at least "
+                f"{least_s:.0f} s, or for ever (0)"
             )
         return self
 

@@ -131,6 +131,7 @@ def test_retention_of_rollouts_scans_no_table_that_grows(database: Database, clo
     learner.candidates.submit(candidate)
     learner.commits.commit(candidate, Verdict(passed=True, lines=()))
     clock.advance(10_000)
+    ingest_facts(database, clock, [make_rollout(f"{least_id(at(5000))}-7000-8000-000000000000", seconds=5000)])
     plans = Plans(database)
     keeper = RolloutsRetention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5, page=10)
     assert [keeper.step() for _ in range(4)] == [10, 5, 0, 0]

@@ -59,6 +59,10 @@ def rollout_id(seconds: float, number: int = 0) -> str:
     return f"{least_id(at(seconds))}-7{number:03x}-8000-000000000000"
 
 
+NEWEST = rollout_id(1000)
+"""Minted now; ages are beside the newest rollout."""
+
+
 def life(name: str, *, seconds: float, rated: bool = True, **values: Any) -> list[Fact]:
     """A rollout, its score, and what was said of it: of every table a row."""
     rollout = make_rollout(name, seconds=seconds, **values)
@@ -77,8 +81,9 @@ def retention(learner: LearnerStore, *, keep_s: float = KEEP_S, rated: int = 1, 
 
 
 def left(database: Database, table: Table = rollouts) -> set[str]:
+    """But for the newest."""
     with database.read() as connection:
-        return set(connection.scalars(select(table.c.rollout_id)))
+        return set(connection.scalars(select(table.c.rollout_id))) - {NEWEST}
 
 
 def rows(database: Database) -> dict[str, int]:
@@ -108,6 +113,7 @@ def release(learner: LearnerStore, candidate: Candidate) -> None:
 def begun(learner: LearnerStore) -> LearnerStore:
     learner.commits.commit_first(learner.candidate(0))
     learner.commits.commit_first(learner.candidate(0, kind=ReleaseKind.REWARD_MODEL))
+    ingest_facts(learner.database, learner.clock, [make_rollout(NEWEST, seconds=1000, temperature=1.9)])
     return learner
 
 
@@ -160,6 +166,37 @@ def test_what_the_reward_model_is_trained_on_stays(begun: LearnerStore, clock: M
     assert begun.experiences.rated_examples(limit=2) == before
 
 
+def test_a_claim_of_an_older_leader_keeps_nothing(begun: LearnerStore, clock: ManualClock) -> None:
+    ingest_facts(begun.database, clock, life(rollout_id(1), seconds=1, rated=False))
+    begun.experiences.claim(limit=1, policy_version=policy_version(0), reward_model_version=reward_version(0))
+    assert run_round(retention(begun)) == 0
+    assert run_round(retention(LearnerStore(begun.database, clock))) == 1
+
+
+def test_a_clock_that_is_ahead_deletes_nothing_before_its_time(begun: LearnerStore, clock: ManualClock) -> None:
+    young = rollout_id(900)
+    ingest_facts(begun.database, clock, [*life(young, seconds=900), *life(rollout_id(1), seconds=1, rated=False)])
+    keeper = retention(begun)
+    clock.advance(10 * 365 * 86_400)
+    assert run_round(keeper) == 1
+    assert left(begun.database) == {young}
+    with begun.database.read() as connection:
+        assert read_floor(connection) == least_id(at(500))
+
+
+@pytest.mark.parametrize(
+    "newest", ["ffffffff-ffff-7fff-bfff-ffffffffffff", "zz", "018bcfe5-6800-4000-8000-000000000000"]
+)
+def test_a_newest_id_that_tells_no_time_leaves_it_to_the_clock(
+    begun: LearnerStore, clock: ManualClock, newest: str
+) -> None:
+    with begun.database.write() as connection:
+        connection.execute(rollouts.update().values(rollout_id=newest))
+    run_round(retention(begun))
+    with begun.database.read() as connection:
+        assert read_floor(connection) == least_id(at(500))
+
+
 def test_fewer_thumbs_than_train_a_reward_model_all_stay(begun: LearnerStore, clock: ManualClock) -> None:
     ingest_facts(begun.database, clock, life(rollout_id(1), seconds=1))
     ingest_facts(begun.database, clock, life(rollout_id(2), seconds=2, rated=False))
@@ -180,6 +217,29 @@ def test_what_went_does_not_come_back_when_the_log_is_read_again(begun: LearnerS
         connection.exec_driver_sql("DELETE FROM ingest_offsets")
     read_all(log, begun.database, clock, records=len(facts))
     assert canonical_dump(begun.database) == before
+
+
+def test_of_what_is_kept_longer_the_log_may_say_more(begun: LearnerStore, clock: ManualClock) -> None:
+    """A retraction that comes late still takes the thumb out of what the reward model is trained on."""
+    kept, gone = rollout_id(1), rollout_id(2)
+    log = SmallLog([ROLLOUTS, FEEDBACK, SCORES])
+    facts = [*life(kept, seconds=1), *life(gone, seconds=2, rated=False)]
+    late: list[Fact] = [
+        make_feedback(f"late-{name}", rollout=name, retracted=True, seconds=900) for name in (kept, gone)
+    ]
+    for fact in facts:
+        append_fact(log, fact)
+    read_all(log, begun.database, clock, records=len(facts))
+    assert run_round(retention(begun)) == 1
+    references = [FeedbackReference(name, "rater-1", FeedbackKind.THUMB, f"late-{name}") for name in (kept, gone)]
+    assert stored_feedback(begun.database, tenant="default", references=references) == [False, True]
+    assert [one.rollout_id for one in begun.experiences.rated_examples(limit=9)] == [kept]
+    for fact in late:
+        append_fact(log, fact)
+    read_all(log, begun.database, clock, records=len(late))
+    assert begun.experiences.rated_examples(limit=9) == []
+    assert stored_feedback(begun.database, tenant="default", references=references) == [True, True]
+    assert left(begun.database, feedback) == {kept}
 
 
 def read_all(log: SmallLog, database: Database, clock: ManualClock, *, records: int) -> None:

@@ -17,7 +17,7 @@ def _no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("keep_days", "valid"), [(0, True), (1, False), (29, False), (30, True), (90, True)])
+@pytest.mark.parametrize(("keep_days", "valid"), [(0, True), (1, False), (37, False), (38, True), (90, True)])
 def test_rollouts_are_kept_while_their_tokens_are_good(
     monkeypatch: pytest.MonkeyPatch, keep_days: int, valid: bool
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, or_, select, tuple_
 
-from services.learner.state.past_retention import read_floor
+from services.learner.state.past_retention import past_retention
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.feedback import FeedbackKind
 from services.shared.store.database import Database
@@ -45,10 +45,8 @@ def stored_feedback(database: Database, *, tenant: str, references: Sequence[Fee
     with database.read() as connection:
         stored: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(rows)}
         gone: set[tuple[str, ...]] = {tuple(row) for row in connection.execute(forgotten)}
-        floor = read_floor(connection)
-    return [
-        key in stored or ("rater", key[1]) in gone or ("rollout", key[0]) in gone or key[0] < floor for key in asked
-    ]
+        gone |= {("rollout", rollout_id) for rollout_id in past_retention(connection, (key[0] for key in asked))}
+    return [key in stored or ("rater", key[1]) in gone or ("rollout", key[0]) in gone for key in asked]
 
 
 def stored_rows(tenant: str, asked: Sequence[tuple[str, str, str, str]]) -> Select[Any]:
