@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.embedded.brokers import Broker, make_broker
+from services.embedded.broker_keeper import BACKOFF_S, MAX_QUICK_DEATHS, STABLE_AFTER_S, BrokerKeeper
+from services.embedded.brokers import make_broker
 from services.embedded.plan import EmbeddedPlan
 from services.embedded.process import ManagedProcess
 from services.embedded.readiness import probes
@@ -20,9 +21,6 @@ READY_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 60.0
 """Longer than any room takes to drain by itself (each ends its own waits), so that SIGKILL meets a room that hangs."""
 POLL_S = 0.2
-BACKOFF_S = (0.2, 1.0, 2.0, 5.0)
-STABLE_AFTER_S = 30.0
-MAX_QUICK_DEATHS = 8
 GIVE_UP_S = 15.0
 """Until a start that nobody waits for any more has ended."""
 
@@ -54,10 +52,8 @@ class Supervisor:
         self._report = report
         self._environment = plan.environment()
         self._services: dict[str, Service] = {}
-        self._broker: Broker | None = None
-        self._broker_serves_since: float | None = None
-        self._broker_restarts = 0
-        self._broker_quick_deaths = 0
+        self._keeper: BrokerKeeper | None = None
+        """Of the broker, where the run has one of its own."""
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -67,11 +63,11 @@ class Supervisor:
         self.plan.data_dir.mkdir(parents=True, exist_ok=True)
         if ":" not in self.plan.broker:
             self._report(f"starting the {self.plan.broker} broker")
-            self._broker = make_broker(
+            broker = make_broker(
                 self.plan.broker, port=self.plan.ports["kafka"], data_dir=self.plan.data_dir / "broker"
             )
-            self._broker.start(timeout_s=ready_timeout_s)
-            self._broker_serves_since = time.monotonic()
+            self._keeper = BrokerKeeper(broker, report=self._report, stopping=self._stopping)
+            self._keeper.start(ready_timeout_s)
         for room in self.plan.rooms:
             self._report(f"starting {room}")
             self._services[room] = Service(name=room, process=self._launch(room), started_at=time.monotonic())
@@ -89,8 +85,8 @@ class Supervisor:
             self._note_memory(service)
             self._report(f"draining {name}")
             codes[name] = service.process.terminate(timeout_s=DRAIN_TIMEOUT_S)
-        if self._broker is not None:
-            self._broker.stop()
+        if self._keeper is not None:
+            self._keeper.broker.stop()
         return codes
 
     def kill(self, room: str) -> bool:
@@ -107,13 +103,13 @@ class Supervisor:
 
     def kill_broker(self) -> None:
         """The same to the broker, where this run has one of its own."""
-        if self._broker is not None:
-            self._broker.kill()
+        if self._keeper is not None:
+            self._keeper.broker.kill()
 
     def restarts(self) -> dict[str, int]:
         """How often each room, and a broker of our own, was started again."""
         restarts = {name: service.restarts for name, service in self._services.items()}
-        return restarts if self._broker is None else restarts | {"broker": self._broker_restarts}
+        return restarts if self._keeper is None else restarts | {"broker": self._keeper.restarts}
 
     def peak_memory_mib(self) -> dict[str, float]:
         """Greatest resident memory of each process so far, broker included."""
@@ -121,8 +117,8 @@ class Supervisor:
             for service in self._services.values():
                 self._note_memory(service)
             peaks = {name: service.peak_memory_mib for name, service in self._services.items()}
-        if self._broker is not None:
-            peaks["broker"] = self._broker.peak_memory_mib()
+        if self._keeper is not None:
+            peaks["broker"] = self._keeper.broker.peak_memory_mib()
         return peaks
 
     def is_ready(self, room: str) -> bool:
@@ -152,7 +148,8 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):
             try:
-                self._revive_broker()
+                if self._keeper is not None:
+                    self.failure = self._keeper.look(READY_TIMEOUT_S) or self.failure
                 with self._lock:
                     for service in self._services.values():
                         self._revive(service)
@@ -181,27 +178,6 @@ class Supervisor:
             return
         self._report(f"{service.name} ended with {code}; starting it again (log: {log})")
         service.restart_at = now + BACKOFF_S[min(service.quick_deaths, len(BACKOFF_S) - 1)]
-
-    def _revive_broker(self) -> None:
-        """Starts a dead broker again; meanwhile the gateway's disk takes feedback."""
-        if self._broker is None or self._broker.is_running():
-            return
-        since = self._broker_serves_since
-        stable = since is not None and time.monotonic() - since > STABLE_AFTER_S
-        self._broker_quick_deaths = 0 if stable else self._broker_quick_deaths + 1
-        if self._broker_quick_deaths > MAX_QUICK_DEATHS:
-            self.failure = f"The broker keeps dying. Its log says why: {self._broker.log_path}"
-            return
-        self._report(f"the broker ended; starting it again (log: {self._broker.log_path})")
-        if self._stopping.wait(BACKOFF_S[min(self._broker_quick_deaths, len(BACKOFF_S) - 1)]):
-            return
-        self._broker_serves_since = None
-        self._broker_restarts += 1
-        try:
-            self._broker.start(timeout_s=READY_TIMEOUT_S, given_up=self._stopping.is_set)
-            self._broker_serves_since = time.monotonic()
-        except Unavailable as error:
-            self._report(error.message)
 
     def _note_memory(self, service: Service) -> None:
         service.peak_memory_mib = max(service.peak_memory_mib, service.process.peak_memory_mib())

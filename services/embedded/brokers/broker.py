@@ -61,7 +61,10 @@ class Broker(ABC):
                 raise Unavailable(
                     f"The broker ended with {process.returncode} while starting; its log ends:\n{process.log_tail()}"
                 )
-            if time.monotonic() > deadline or given_up():
+            if given_up():
+                self.kill()
+                raise Unavailable("The broker was ended while it was starting, since nobody waits for it any more.")
+            if time.monotonic() > deadline:
                 self.kill()
                 raise Unavailable(
                     f"The broker did not serve within {timeout_s:g} s; its log ends:\n{process.log_tail()}"

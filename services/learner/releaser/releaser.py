@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Candidate, Verdict
@@ -17,6 +17,7 @@ from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.release_commits import ReleaseCommits
+from services.learner.state.retention_rounds import RetentionRounds
 from services.shared.domain.errors import ThumbloopError, Unavailable
 from services.shared.domain.release import Announcement, ReleaseKind
 from services.shared.settings.model import GateSettings
@@ -33,13 +34,6 @@ FirstRelease = Callable[[int], Candidate]
 _log = get_logger(role="releaser")
 
 
-class Retention(Protocol):
-    """Deletes what is too old, a bounded piece a turn."""
-
-    def step(self) -> int:
-        """One turn; how many rows or rollouts it deleted. Raises Fenced."""
-
-
 class Releaser:
     """`start` runs `step` in a thread of its own until `stop`."""
 
@@ -52,7 +46,7 @@ class Releaser:
         outbox: Outbox,
         announcer: Announcer,
         orders: OrderOutbox,
-        retention: Sequence[Retention],
+        retention: Sequence[RetentionRounds[Any]],
         gate: GateSettings,
         first_releases: Mapping[ReleaseKind, FirstRelease],
         on_failure: Callable[[BaseException], None],

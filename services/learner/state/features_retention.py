@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, select, tuple_
+from sqlalchemy import Connection, Table, select, tuple_
 
+from services.learner.state.deletion import RolloutKey, delete_each
 from services.learner.state.experience_moves import move
 from services.learner.state.experience_reader import held_thumbs_since
 from services.learner.state.fencing import fenced_write
@@ -28,7 +29,6 @@ PAST_RETENTION = "past retention"
 """Reason of experiences that were not claimed as long as what they need was kept."""
 
 _TABLES = (reference_passes, features)
-Key = tuple[str, str]
 
 
 @dataclass(kw_only=True)
@@ -60,10 +60,7 @@ class FeaturesRetention(RetentionRounds[_Round]):
             if table is features:
                 kept |= held_thumbs_since(connection, [rollout_id for rollout_id, _ in keys], at.thumbs_since)
             gone = [key for key in keys if key not in kept]
-            if gone:
-                # The ids alone lead SQLite down the index; pairs in a list do not.
-                these = (table.c.rollout_id.in_([rollout_id for rollout_id, _ in gone]), _key(table).in_(gone))
-                connection.execute(delete(table).where(*these))
+            delete_each(connection, table, ("rollout_id", "tenant"), gone)
         if len(rows) == self._page:
             at.after = (rows[-1].event_time, rows[-1].rollout_id)
         else:
@@ -79,15 +76,11 @@ class FeaturesRetention(RetentionRounds[_Round]):
         return connection.execute(query.order_by(table.c.event_time, table.c.rollout_id).limit(self._page)).all()
 
 
-def _key(table: Table) -> Any:
-    return tuple_(table.c.rollout_id, table.c.tenant)
-
-
 _UNCLAIMED = (experiences.c.state == "open", experiences.c.eligible.is_(True))
 _STALE = {"state": "stale", "stale_reason": PAST_RETENTION}
 
 
-def _claimed(connection: Connection, keys: Collection[Key], epoch: int) -> set[Key]:
+def _claimed(connection: Connection, keys: Collection[RolloutKey], epoch: int) -> set[RolloutKey]:
     """Claims of an older epoch are void."""
     query = select(experiences.c.rollout_id, experiences.c.tenant).where(
         experiences.c.rollout_id.in_({rollout_id for rollout_id, _ in keys}),

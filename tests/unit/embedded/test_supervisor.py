@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from services.embedded.broker_keeper import MAX_QUICK_DEATHS
 from services.embedded.plan import EmbeddedPlan, choose_ports
-from services.embedded.supervisor import MAX_QUICK_DEATHS, Supervisor
+from services.embedded.supervisor import Supervisor
 from services.shared.domain.errors import Unavailable
 from tests.support.patience import eventually
 
@@ -39,9 +40,9 @@ class DyingBroker:
 @pytest.mark.parametrize("hangs_s", [0.0, 0.1])
 def test_a_broker_that_keeps_dying_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs_s: float) -> None:
     broker, said = DyingBroker(tmp_path, hangs_s), list[str]()
-    monkeypatch.setattr("services.embedded.supervisor.STABLE_AFTER_S", 0.09)
+    monkeypatch.setattr("services.embedded.broker_keeper.STABLE_AFTER_S", 0.09)
     monkeypatch.setattr("services.embedded.supervisor.make_broker", lambda kind, **_: broker)
-    monkeypatch.setattr("services.embedded.supervisor.BACKOFF_S", (0.01,))
+    monkeypatch.setattr("services.embedded.broker_keeper.BACKOFF_S", (0.01,))
     plan = EmbeddedPlan(data_dir=tmp_path, ports=choose_ports(prefer_defaults=False), rooms=())
     supervisor = Supervisor(plan, said.append)
     supervisor.start(ready_timeout_s=20)
