@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from services.shared.domain.errors import Busy, Misconfigured, Unavailable
 
@@ -47,6 +48,7 @@ CACHE_KIB = 64 * 1024
 
 _BEGIN = "thumbloop_begin"
 _RETRY_S = 0.5
+_TURN_S = 0.02
 _SQLITE_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -136,11 +138,16 @@ def _unavailable_told() -> Iterator[None]:
         ) from error
     except OperationalError as error:
         origin = error.orig
-        if isinstance(origin, sqlite3.Error) and origin.sqlite_errorcode & 0xFF not in _SQLITE_LOCKED:
+        if isinstance(origin, sqlite3.Error) and not _is_locked(origin):
             raise
         raise Unavailable(
             f"the store does not serve now: {str(origin).strip()}", reason="STORE_UNAVAILABLE", retry_after=_RETRY_S
         ) from error
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether SQLite could not have a lock that another connection holds."""
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _SQLITE_LOCKED
 
 
 def _open_postgresql(url: str) -> Engine:
@@ -178,9 +185,9 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself; `_begin` does
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _write_ahead(connection)
         for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             f"cache_size=-{CACHE_KIB}",
@@ -193,3 +200,16 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
     return engine
+
+
+def _write_ahead(connection: Any) -> None:
+    """WAL is the file's own property, so a new file is converted once. Where several connections would convert it at
+    once, SQLite refuses all but one immediately: it has no busy timeout for a lock that two readers both wait to
+    upgrade (https://www.sqlite.org/c3ref/busy_handler.html). Each waits for its turn here. Raises sqlite3.Error."""
+    turns = Retrying(
+        retry=retry_if_exception(_is_locked),
+        wait=wait_random(max=_TURN_S),
+        stop=stop_after_delay(BUSY_TIMEOUT_MS / 1000),
+        reraise=True,
+    )
+    turns(connection.execute, "PRAGMA journal_mode=WAL")

@@ -1,10 +1,12 @@
-"""Several learners at one PostgreSQL: they claim side by side, migrate once, and a deadlock is told as what it is."""
+"""Several learners at one store: they claim side by side, migrate once, and a deadlock is told as what it is."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from sqlalchemy import insert, select, text, update
 
 from services.learner.state.fencing import LEADER, fenced_write
 from services.shared.domain.errors import Fenced, ThumbloopError, Unavailable
-from services.shared.store.database import Database
+from services.shared.store.database import Database, open_database
 from services.shared.store.migrate import migrate
 from services.shared.store.tables import experiences, flags
 from tests.support.facts import START, make_rollout, make_score, make_thumb, policy_version, reward_version
@@ -203,3 +205,20 @@ def test_learners_that_start_at_once_migrate_once(stores: Stores) -> None:
         assert connection.execute(select(flags)).all() == []
         versions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").all()
     assert len(versions) == 1
+
+
+def test_a_new_file_whose_writer_holds_it_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to turn such a file to WAL, whatever its busy timeout is."""
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("CREATE TABLE made_by_another (name TEXT)")
+        writer.execute("BEGIN IMMEDIATE")
+        database = open_database(f"sqlite:///{path}")
+        freed = threading.Timer(0.5, writer.execute, ["COMMIT"])
+        freed.start()
+        try:
+            with database.read() as connection:
+                assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        finally:
+            freed.join()
+            database.close()
