@@ -19,9 +19,8 @@ from services.generator.admission import Admission
 from services.generator.engines.interface import Engine
 from services.generator.forgetting import GeneratorMemory
 from services.generator.generation import ChatTokenizer
+from services.generator.recording import Recording, open_recording
 from services.generator.release_target import EngineTarget
-from services.generator.rollout_publisher import RolloutPublisher
-from services.generator.rollout_queue import RolloutQueue
 from services.generator.service import GeneratorServicer
 from services.generator.session import SessionParts
 from services.generator.sessions import Sessions
@@ -62,8 +61,7 @@ class Room:
     engine: Engine
     sessions: Sessions
     admission: Admission
-    publisher: RolloutPublisher
-    queue: RolloutQueue
+    recording: Recording
     server: RpcServer
     acknowledger: ReleaseAcknowledger
     follower: ReleaseFollower
@@ -76,7 +74,7 @@ class Room:
         """Listens, not ready yet. The engine runs already."""
         await self.server.start()
         self.access.follower.start()
-        self.publisher.start()
+        self.recording.start()
         self.acknowledger.start()
         self.order_acknowledger.start()
         self.follower.start()
@@ -89,17 +87,17 @@ class Room:
         await asyncio.gather(self.sessions.drain(grace_s), self.server.drain(grace_s + 5.0))
         await self.engine.stop()
         await asyncio.to_thread(self.orders.stop)
-        await self.publisher.stop()
+        await self.recording.stop()
         await asyncio.to_thread(self.acknowledger.stop)
         await asyncio.to_thread(self.order_acknowledger.stop)
         await asyncio.to_thread(self.access.follower.stop)
-        self.queue.close()
+        self.recording.close()
 
     def problem(self) -> str:
         """What has died; "" while all is well."""
         if self.engine.failure:
             return f"the engine: {self.engine.failure}"
-        return "" if self.publisher.running else "the rollout queue's sender"
+        return "" if self.recording.publisher.running else "the rollout queue's sender"
 
     def note_load(self) -> None:
         """Keeps the gauges."""
@@ -149,13 +147,8 @@ def make_room(
     """
     generator = settings.generator
     own_dir = settings.deployment.data_dir / "generator" / generator.replica_id
-    queue = RolloutQueue(own_dir / "rollouts.db")
-    publisher = RolloutPublisher(
-        publisher=bus.publisher(generator.replica_id),
-        queue=queue,
-        ack_timeout_s=generator.rollout_ack_timeout_s,
-        max_queued=generator.rollout_queue_max,
-        metrics=metrics,
+    recording = open_recording(
+        settings, own_dir, publisher=bus.publisher(generator.replica_id), learner=learner, metrics=metrics
     )
     admission = Admission(
         max_running=engine.capabilities.max_running,
@@ -168,7 +161,7 @@ def make_room(
             engine=engine,
             tokenizer=tokenizer,
             admission=admission,
-            sink=publisher,
+            sink=recording.publisher,
             clock=utc_now,
             new_id=new_id,
             metrics=metrics,
@@ -177,7 +170,11 @@ def make_room(
         )
     )
     memory = GeneratorMemory(
-        asyncio.get_running_loop(), forgotten=forgotten, answers=sessions, sender=publisher, queue=queue
+        asyncio.get_running_loop(),
+        forgotten=forgotten,
+        answers=sessions,
+        sender=recording.publisher,
+        queue=recording.queue,
     )
     order_acknowledger = ControlAcknowledger(channel=learner, replica_id=generator.replica_id)
     orders = ControlFollower(
@@ -215,8 +212,7 @@ def make_room(
         engine=engine,
         sessions=sessions,
         admission=admission,
-        publisher=publisher,
-        queue=queue,
+        recording=recording,
         server=server,
         acknowledger=acknowledger,
         follower=follower,

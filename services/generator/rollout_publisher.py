@@ -1,7 +1,8 @@
 """Makes rollouts safe: acknowledged by Kafka, or, when Kafka is late, on this machine's disk until it is back.
 
 A response's stream ends only after `record` returned. While Kafka is known to be away, rollouts go to disk at once, so
-that users do not wait for a time-out each; a task sends what is on disk until none is left.
+that users do not wait for a time-out each; a task sends what is on disk until none is left. Where Kafka's word is not
+enough (`keeps`), every rollout goes to disk first, and stays there when it was sent: see `rollout_confirmer`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,21 @@ class RolloutPublisher:
     """Belongs to one event loop."""
 
     def __init__(
-        self, *, publisher: Publisher, queue: RolloutQueue, ack_timeout_s: float, max_queued: int, metrics: Metrics
+        self,
+        *,
+        publisher: Publisher,
+        queue: RolloutQueue,
+        ack_timeout_s: float,
+        max_queued: int,
+        metrics: Metrics,
+        keeps: bool = False,
     ) -> None:
         self._publisher = publisher
         self._queue = queue
         self._ack_timeout_s = ack_timeout_s
         self._max_queued = max_queued
         self._metrics = metrics
+        self._keeps = keeps
         self._queued = asyncio.Event()
         self._away = False
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +63,10 @@ class RolloutPublisher:
         self._queued.set()
         self._task = asyncio.create_task(self._drain_loop(), name="rollout queue")
 
+    def wake(self) -> None:
+        """Something waits on disk."""
+        self._queued.set()
+
     async def stop(self) -> None:
         """Ends sending; what is on disk stays there. Twice is once."""
         if self._task is not None:
@@ -72,7 +85,7 @@ class RolloutPublisher:
 
     async def record(self, rollout_id: str, event: bytes) -> None:
         """Returns when the rollout is safe. Raises only where the disk fails too."""
-        if not self._away:
+        if not self._away and not self._keeps:
             try:
                 await self._acknowledged(rollout_id, event)
                 return
@@ -85,7 +98,7 @@ class RolloutPublisher:
                 _log.warning("kafka_away", rollout_id=rollout_id, cause=repr(error))
         await asyncio.to_thread(self._queue.put, rollout_id, event)
         self._note_count()
-        self._queued.set()
+        self.wake()
 
     async def _acknowledged(self, rollout_id: str, event: bytes) -> None:
         sent = self._publisher.send(OutgoingEvent(topic=ROLLOUTS, key=rollout_id, value=event))
@@ -104,7 +117,7 @@ class RolloutPublisher:
             self._away = False
 
     async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
-        """Whether Kafka took all of it; what it took leaves the disk."""
+        """Whether Kafka took all of it; what it took leaves the disk, or is kept there."""
         results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
         done = [name for (name, _), result in zip(batch, results, strict=True) if result is None]
         for (name, _), result in zip(batch, results, strict=True):
@@ -113,9 +126,9 @@ class RolloutPublisher:
                 await asyncio.to_thread(self._queue.refuse, name, result.reason)
             elif result is not None and not isinstance(result, (TimeoutError, Busy, Unavailable)):
                 raise result
-        await asyncio.to_thread(self._queue.remove, done)
+        await asyncio.to_thread(self._queue.keep if self._keeps else self._queue.remove, done)
         self._note_count()
-        if done:
+        if done and not self._keeps:
             self._away = False
             _log.info("rollouts_drained", sent=len(done), waiting=self._queue.count)
         return all(result is None or isinstance(result, InvalidInput) for result in results)

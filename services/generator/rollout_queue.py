@@ -1,4 +1,8 @@
-"""Rollouts on disk that wait for Kafka: a bounded queue in SQLite that survives kill -9 and power cuts."""
+"""Rollouts on disk: a bounded queue in SQLite that survives kill -9 and power cuts.
+
+A rollout *waits* until Kafka has it. It then leaves, or is *kept*, where Kafka's word is not enough (the embedded
+broker may lose its tail), until the learner's store has it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from services.shared.contracts.rollouts import decode_rollout
 from services.shared.domain.errors import Unprocessable
@@ -15,9 +20,21 @@ CREATE TABLE IF NOT EXISTS rollouts (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     rollout_id TEXT NOT NULL UNIQUE,
     event BLOB NOT NULL,
-    refused_reason TEXT NOT NULL DEFAULT ''
+    refused_reason TEXT NOT NULL DEFAULT '',
+    kept INTEGER NOT NULL DEFAULT 0
 ) STRICT
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS rollouts_in_order ON rollouts (kept, position) WHERE refused_reason = ''"
+_WAITS = "refused_reason = '' AND kept = 0"
+_KEPT = "refused_reason = '' AND kept = 1"
+
+
+class KeptRollout(NamedTuple):
+    """Kafka has taken it once."""
+
+    position: int
+    rollout_id: str
+    event: bytes
 
 
 class RolloutQueue:
@@ -31,7 +48,7 @@ class RolloutQueue:
         self._db.execute("PRAGMA synchronous=FULL")
         # What is deleted is overwritten on the disk, since it may be a person's who is to be forgotten.
         self._db.execute("PRAGMA secure_delete=ON")
-        self._db.execute(_SCHEMA)
+        self._prepare()
         self._handed_out: frozenset[str] = frozenset()
         self._count = self._read_count()
 
@@ -58,13 +75,47 @@ class RolloutQueue:
         """The next events, in the order they were put; they are `handed_out` until this is asked again."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT rollout_id, event FROM rollouts WHERE refused_reason = '' ORDER BY position LIMIT ?", (limit,)
+                f"SELECT rollout_id, event FROM rollouts WHERE {_WAITS} ORDER BY position LIMIT ?", (limit,)
             ).fetchall()
             self._handed_out = frozenset(name for name, _ in rows)
             return rows
 
+    def keep(self, rollout_ids: Sequence[str]) -> None:
+        """Kafka has them, and they stay all the same."""
+        self._set_kept(rollout_ids, 1)
+
+    def send_again(self, rollout_ids: Sequence[str]) -> None:
+        """These kept ones wait once more."""
+        self._set_kept(rollout_ids, 0)
+
+    def count_kept(self) -> int:
+        """Rollouts that are kept."""
+        with self._lock:
+            return int(self._db.execute(f"SELECT count(*) FROM rollouts WHERE {_KEPT}").fetchone()[0])
+
+    def kept(self, limit: int, *, after: int) -> list[KeptRollout]:
+        """The next kept ones behind a position, in the order they were put."""
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT position, rollout_id, event FROM rollouts WHERE {_KEPT} AND position > ? "
+                "ORDER BY position LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        return [KeptRollout(*row) for row in rows]
+
+    def remove_kept_beyond(self, most: int) -> list[str]:
+        """Lets the oldest of the kept go until `most` are left; which they were."""
+        with self._lock:
+            rows = self._db.execute(
+                "DELETE FROM rollouts WHERE position IN "
+                f"(SELECT position FROM rollouts WHERE {_KEPT} ORDER BY position DESC LIMIT -1 OFFSET ?) "
+                "RETURNING rollout_id",
+                (most,),
+            ).fetchall()
+        return [name for (name,) in rows]
+
     def remove(self, rollout_ids: Sequence[str]) -> None:
-        """Kafka has them."""
+        """They are safe elsewhere."""
         with self._lock:
             self._db.executemany("DELETE FROM rollouts WHERE rollout_id = ?", [(name,) for name in rollout_ids])
             self._count = self._read_count()
@@ -98,8 +149,22 @@ class RolloutQueue:
         with self._lock:
             self._db.close()
 
+    def _prepare(self) -> None:
+        self._db.execute(_SCHEMA)
+        if "kept" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(rollouts)")}:
+            self._db.execute("ALTER TABLE rollouts ADD COLUMN kept INTEGER NOT NULL DEFAULT 0")
+        self._db.execute(_INDEX)
+
+    def _set_kept(self, rollout_ids: Sequence[str], kept: int) -> None:
+        with self._lock:
+            self._db.executemany(
+                "UPDATE rollouts SET kept = ? WHERE rollout_id = ? AND refused_reason = ''",
+                [(kept, name) for name in rollout_ids],
+            )
+            self._count = self._read_count()
+
     def _read_count(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM rollouts WHERE refused_reason = ''").fetchone()[0])
+        return int(self._db.execute(f"SELECT count(*) FROM rollouts WHERE {_WAITS}").fetchone()[0])
 
 
 def _is_of(event: bytes, tenant: str, rater_id: str) -> bool:

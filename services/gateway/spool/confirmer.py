@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from services.gateway.spool.drainer import refuse
@@ -20,6 +19,7 @@ from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
 from services.shared.domain.errors import ThumbloopError
+from services.shared.releases.backoff import Backoff
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -38,12 +38,6 @@ class StoredFeedback(Protocol):
         """One answer for each key (at most 1,000, of one tenant): whether its store has it, or never wants it.
         Raises Unavailable, DeadlineExceeded.
         """
-
-
-@dataclass(kw_only=True)
-class _Resend:
-    due: float
-    delay_s: float
 
 
 class SpoolConfirmer:
@@ -69,7 +63,7 @@ class SpoolConfirmer:
         self._interval_s = interval_s
         self._resend_after_s = resend_after_s
         self._monotonic = monotonic
-        self._resends: dict[int, _Resend] = {}
+        self._resends: dict[int, Backoff] = {}
         """By position; what is not in here and was sent is seen for the first time."""
         self._asked_up_to = 0
 
@@ -132,7 +126,7 @@ class SpoolConfirmer:
         if resend is None:
             self._resends[stored.position] = self._first_resend()
             return False
-        return self._monotonic() >= resend.due
+        return resend.remaining_s() == 0
 
     async def _send(self, items: list[StoredItem]) -> None:
         if not items:
@@ -152,11 +146,11 @@ class SpoolConfirmer:
         if before is None or not self._spool.is_sent(stored):
             self._resends[stored.position] = self._first_resend()
         else:
-            before.delay_s = min(2 * before.delay_s, LAST_RESEND_S)
-            before.due = self._monotonic() + before.delay_s
             self._metrics.increment("thumbloop_gateway_spool_resent_total")
-            _log.warning("feedback_sent_again", rollout_id=stored.item.key.rollout_id, after_s=before.delay_s / 2)
+            _log.warning("feedback_sent_again", rollout_id=stored.item.key.rollout_id, next_in_s=before.failed())
         self._spool.mark_sent(stored)
 
-    def _first_resend(self) -> _Resend:
-        return _Resend(due=self._monotonic() + self._resend_after_s, delay_s=self._resend_after_s)
+    def _first_resend(self) -> Backoff:
+        resend = Backoff(first_s=self._resend_after_s, max_s=LAST_RESEND_S, monotonic=self._monotonic)
+        resend.failed()
+        return resend

@@ -23,6 +23,7 @@ METHODS: MethodScopes = methods_of(
         "AcknowledgeRelease": Reserved.ROOMS,
         "AcknowledgeControl": Reserved.ROOMS,
         "FindStoredFeedback": Reserved.ROOMS,
+        "FindStoredRollouts": Reserved.ROOMS,
         "CreateApiKey": Scope.ADMIN,
         "RevokeApiKey": Scope.ADMIN,
         "ListApiKeys": Scope.ADMIN,

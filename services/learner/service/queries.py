@@ -12,10 +12,12 @@ from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
 from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
+from services.learner.state.queries.stored_rollouts import stored_rollouts
 from services.learner.state.queries.thumb_to_token import ThumbFigures, ThumbToToken, thumb_figures, thumb_times
 from services.learner.state.queries.totals import Totals, read_totals
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind
+from services.shared.domain.rollout import RolloutProgress
 from services.shared.store.database import Database
 
 MEASURED_THUMBS = 20_000
@@ -78,6 +80,10 @@ class LearnerQueries:
     def stored_feedback(self, *, tenant: str, references: Sequence[FeedbackReference]) -> list[bool]:
         """See the query of that name. Raises InvalidInput."""
         return stored_feedback(self._database, tenant=tenant, references=references)
+
+    def stored_rollouts(self, *, tenant: str, rollout_ids: Sequence[str]) -> list[RolloutProgress]:
+        """See the query of that name. Raises InvalidInput."""
+        return stored_rollouts(self._database, tenant=tenant, rollout_ids=rollout_ids)
 
     def releases(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
         """A page of releases. Raises InvalidInput."""

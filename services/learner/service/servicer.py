@@ -20,6 +20,7 @@ from services.learner.state.pausing import Pausing
 from services.learner.state.queries.stored_feedback import FeedbackReference
 from services.shared.contracts.feedback import feedback_kind_from_proto
 from services.shared.contracts.policies import release_kind_from_proto
+from services.shared.contracts.rollout_progress import rollout_progress_to_proto
 from services.shared.domain.errors import InvalidInput
 
 SERVICE_NAME = learner_pb2.DESCRIPTOR.services_by_name["LearnerService"].full_name
@@ -119,6 +120,16 @@ class LearnerServicer(AccessMethods, ForgettingMethods, learner_pb2_grpc.Learner
         references = [_reference(index, message) for index, message in enumerate(request.references)]
         stored = await asyncio.to_thread(self._queries.stored_feedback, tenant=request.tenant, references=references)
         return learner_pb2.FindStoredFeedbackResponse(stored=stored)
+
+    async def FindStoredRollouts(
+        self, request: learner_pb2.FindStoredRolloutsRequest, context: Any
+    ) -> learner_pb2.FindStoredRolloutsResponse:
+        """See the proto."""
+        _require("tenant", request.tenant)
+        found = await asyncio.to_thread(
+            self._queries.stored_rollouts, tenant=request.tenant, rollout_ids=list(request.rollout_ids)
+        )
+        return learner_pb2.FindStoredRolloutsResponse(progress=[rollout_progress_to_proto(one) for one in found])
 
     async def ListReleases(
         self, request: learner_pb2.ListReleasesRequest, context: Any

@@ -49,6 +49,7 @@ __all__ = [
     "sampling_to_proto",
     "span_from_proto",
     "span_to_proto",
+    "tenant_of",
 ]
 
 MAX_MESSAGES = 10_000
@@ -63,6 +64,11 @@ def encode_rollout(rollout: Rollout) -> bytes:
 def decode_rollout(data: bytes) -> Rollout:
     """The rollout in an event. Raises Unprocessable with the broken rule's reason."""
     return decode(data, rollout_pb2.Rollout, rollout_from_proto)
+
+
+def tenant_of(data: bytes) -> str:
+    """Whose rollout is in an event; nothing else in it is looked at. Raises Unprocessable for other bytes."""
+    return decode(data, rollout_pb2.Rollout, lambda message: message.meta.tenant)
 
 
 def check_rollout(rollout: Rollout) -> None:

@@ -36,6 +36,14 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+class RolloutProgress(StrEnum):
+    """How far a rollout has come on its way into the store. SETTLED: scored too, or never wanted again."""
+
+    MISSING = "missing"
+    UNSCORED = "unscored"
+    SETTLED = "settled"
+
+
 class KvHistory(StrEnum):
     """How the positions before a span had been computed."""
 

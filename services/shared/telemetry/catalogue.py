@@ -200,6 +200,23 @@ _SPECS = (
         operator="Above 0: Kafka is away or slow. It drains by itself; check the volume's free space meanwhile.",
     ),
     MetricSpec(
+        name="thumbloop_generator_kept_rollouts",
+        kind="gauge",
+        unit="rollouts",
+        rooms=GENERATOR,
+        help="Embedded broker: rollouts on disk until the learner's store has them and their scores.",
+        operator="Grows: the learner or `reward` is away. Past `generator.rollout_queue_max` the oldest are let go.",
+    ),
+    MetricSpec(
+        name="thumbloop_generator_rollouts_resent_total",
+        kind="counter",
+        unit="rollouts",
+        labels=("lacks",),
+        rooms=GENERATOR,
+        help="Embedded broker: rollouts sent again, since the store lacked the rollout, or its score.",
+        operator="A burst after the broker was killed is the repair of its lost tail. Without a kill: ingest is slow.",
+    ),
+    MetricSpec(
         name="thumbloop_release_info",
         kind="gauge",
         unit="1",

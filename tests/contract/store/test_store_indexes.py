@@ -14,9 +14,11 @@ from services.learner.ports import Verdict
 from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.queries.feedback_fate import FeedbackFates
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
+from services.learner.state.queries.stored_rollouts import stored_rollouts
 from services.learner.state.rollouts_retention import RolloutsRetention
 from services.shared.contracts.topics import CONTROLS
 from services.shared.domain.feedback import Comparison, FeedbackKind
+from services.shared.domain.rollout import RolloutProgress
 from services.shared.ids import least_id
 from services.shared.store.database import Database
 from tests.support.facts import (
@@ -111,6 +113,7 @@ def test_ingest_claims_and_commits_scan_no_table_that_grows(database: Database, 
     fates.find(tenant="default", feedback_id="f3")
     reference = FeedbackReference("r3", "rater-1", FeedbackKind.THUMB, "f3")
     assert stored_feedback(database, tenant="default", references=[reference, reference]) == [True, True]
+    assert stored_rollouts(database, tenant="default", rollout_ids=["r3", "r4"]) == [RolloutProgress.SETTLED] * 2
     clock.advance(10_000)
     keeper = FeaturesRetention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5)
     assert [keeper.step() for _ in range(2)] == [20, 15]

@@ -14,6 +14,7 @@ from services.learner.state.dump import canonical_dump
 from services.learner.state.past_retention import read_floor
 from services.learner.state.queries.releases import ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
+from services.learner.state.queries.stored_rollouts import stored_rollouts
 from services.learner.state.queries.thumb_to_token import thumb_times
 from services.learner.state.retention_rounds import ROUND_S
 from services.learner.state.rollouts_retention import RolloutsRetention
@@ -21,6 +22,7 @@ from services.shared.contracts.topics import FEEDBACK, ROLLOUTS, SCORES
 from services.shared.domain.errors import Fenced
 from services.shared.domain.feedback import Comment, Comparison, FeedbackKind
 from services.shared.domain.release import ReleaseKind
+from services.shared.domain.rollout import RolloutProgress
 from services.shared.ids import least_id
 from services.shared.store.database import Database
 from services.shared.store.tables import (
@@ -260,6 +262,14 @@ def test_the_store_wants_no_statement_on_what_is_past_retention(begun: LearnerSt
     run_round(retention(begun))
     references = [FeedbackReference(rollout_id(seconds), "rater-1", FeedbackKind.THUMB, "f1") for seconds in (1, 900)]
     assert stored_feedback(begun.database, tenant="default", references=references) == [True, False]
+
+
+def test_the_store_wants_no_rollout_that_is_past_retention(begun: LearnerStore, clock: ManualClock) -> None:
+    """A generator that keeps a copy until the store has it may let go."""
+    run_round(retention(begun))
+    asked = [rollout_id(seconds) for seconds in (1, 900)]
+    found = stored_rollouts(begun.database, tenant="default", rollout_ids=asked)
+    assert found == [RolloutProgress.SETTLED, RolloutProgress.MISSING]
 
 
 def test_a_release_keeps_the_time_of_its_first_token(begun: LearnerStore, clock: ManualClock) -> None:

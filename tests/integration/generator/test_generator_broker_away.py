@@ -39,10 +39,10 @@ async def test_rollouts_wait_on_disk_for_a_real_broker(own_broker: Broker, tmp_p
             request = generate_request()
             asked.append(request.rollout_id)
             await generator.answer(request)
-        assert generator.room.queue.count == 5
+        assert generator.room.recording.queue.count == 5
         assert generator.metrics.value("thumbloop_generator_queued_rollouts") == 5
         await asyncio.to_thread(own_broker.start, START_TIMEOUT_S)
-        await until(lambda: generator.room.queue.count == 0, what="queue drained")
+        await until(lambda: generator.room.recording.queue.count == 0, what="queue drained")
         assert set(asked) <= (await generator.rollouts(len(asked))).keys()
     bus.close()
 
@@ -58,7 +58,7 @@ async def test_what_a_killed_room_left_on_disk_is_sent_by_the_next(memory_bus: M
         copy.close()
     memory_bus.come_back()
     async with generator_room(memory_bus, tmp_path, live=False) as again:
-        await until(lambda: again.room.queue.count == 0, what="queue drained")
+        await until(lambda: again.room.recording.queue.count == 0, what="queue drained")
         found = await asyncio.to_thread(read_rollouts, memory_bus, 4)
     assert found.keys() == {request.rollout_id for request in asked}
 
@@ -73,5 +73,5 @@ async def test_a_full_disk_queue_refuses_recorded_requests(memory_bus: MemoryBus
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         await generator.answer(generate_request(unrecorded=True))
         memory_bus.come_back()
-        await until(lambda: generator.room.queue.count == 0, what="queue drained")
+        await until(lambda: generator.room.recording.queue.count == 0, what="queue drained")
         await generator.answer(generate_request())

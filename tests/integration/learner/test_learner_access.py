@@ -231,6 +231,7 @@ async def test_no_admins_key_acts_as_a_room_and_no_tenants_as_the_operator(door:
         "AcknowledgeControl": learner_pb2.AcknowledgeControlRequest(replica_id="generator-0", control_id="c-1"),
         "AcknowledgeRelease": learner_pb2.AcknowledgeReleaseRequest(replica_id="generator-0"),
         "FindStoredFeedback": learner_pb2.FindStoredFeedbackRequest(tenant="acme"),
+        "FindStoredRollouts": learner_pb2.FindStoredRolloutsRequest(tenant="acme"),
     }
     for method, request in rooms.items():
         for key in (tenants, operators):

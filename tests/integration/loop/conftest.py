@@ -11,7 +11,8 @@ from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
 from services.embedded.supervisor import Supervisor
 
 SCRIPTED: Overrides = {
-    "generator": {"engine": "scripted", "scripted_token_interval_s": 0.01},
+    "generator": {"engine": "scripted", "scripted_token_interval_s": 0.01, "resend_after_s": 3.0},
+    "gateway": {"spool": {"resend_after_s": 3.0}},
     "reward": {"scorer": "scripted"},
     "learner": {
         "trainer": "scripted",

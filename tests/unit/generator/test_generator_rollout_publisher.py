@@ -11,7 +11,7 @@ import pytest
 from services.generator.rollout_publisher import RolloutPublisher
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import OutgoingEvent, Record
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import InvalidInput, Unavailable
 from services.shared.telemetry.metrics import Metrics
 from tests.support.generator_room import until
 
@@ -41,9 +41,13 @@ async def queue(tmp_path: Path) -> AsyncIterator[RolloutQueue]:
     queue.close()
 
 
-def make_publisher(kafka: ByHand, queue: RolloutQueue, ack_timeout_s: float) -> RolloutPublisher:
+def make_publisher(
+    kafka: ByHand, queue: RolloutQueue, ack_timeout_s: float, *, keeps: bool = False
+) -> RolloutPublisher:
     metrics = Metrics(room="generator")
-    return RolloutPublisher(publisher=kafka, queue=queue, ack_timeout_s=ack_timeout_s, max_queued=100, metrics=metrics)
+    return RolloutPublisher(
+        publisher=kafka, queue=queue, ack_timeout_s=ack_timeout_s, max_queued=100, metrics=metrics, keeps=keeps
+    )
 
 
 async def test_an_event_is_on_its_way_until_it_is_answered_not_until_its_time_out(queue: RolloutQueue) -> None:
@@ -73,4 +77,25 @@ async def test_a_batch_from_the_disk_is_on_its_way_from_its_reading_on(queue: Ro
         assert name in publisher.sending, "it leaves the disk first"
     await until(lambda: publisher.sending == frozenset(), what="nothing is on its way")
     assert queue.count == 0
+    await publisher.stop()
+
+
+async def test_where_kafkas_word_is_not_enough_the_disk_has_it_first_and_keeps_it(queue: RolloutQueue) -> None:
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=True)
+    await publisher.record("r1", b"event")
+    assert kafka.sent == [] and queue.count == 1, "it is safe before it is sent"
+    publisher.start()
+    await until(lambda: len(kafka.sent) == 1, what="it is handed over")
+    kafka.sent[0][1].set_result(None)  # type: ignore[arg-type]  # nobody looks at the record
+    await until(lambda: queue.count == 0, what="it waits no more")
+    assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["r1"]
+    await publisher.record("r2", b"event")
+    await until(lambda: len(kafka.sent) == 2, what="the next goes by itself")
+    kafka.sent[1][1].set_exception(InvalidInput("too large for the topic", reason="TOO_LARGE"))
+    await until(lambda: queue.count == 0, what="what Kafka never takes waits no more")
+    assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["r1"]
+    queue.send_again(["r1", "r2"])
+    publisher.wake()
+    await until(lambda: [name for name, _ in kafka.sent] == ["r1", "r2", "r1"], what="it goes again when told so")
     await publisher.stop()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from services.generator.rollout_queue import RolloutQueue
@@ -42,6 +44,35 @@ def test_ids_are_kept_once_and_leave_when_removed(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_what_is_kept_waits_no_more_and_outlives_a_restart(tmp_path: Path) -> None:
+    with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+        for name in ("a", "b", "c", "d"):
+            queue.put(name, name.encode())
+        queue.keep(["a", "b", "c"])
+        assert (queue.count, queue.count_kept()) == (1, 3)
+    with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+        assert queue.oldest(9) == [("d", b"d")]
+        first, *others = queue.kept(9, after=0)
+        assert (first.rollout_id, first.event) == ("a", b"a")
+        assert queue.kept(1, after=first.position) == others[:1]
+        queue.send_again(["b", "unknown"])
+        assert [name for name, _ in queue.oldest(9)] == ["b", "d"]
+        assert queue.remove_kept_beyond(1) == ["a"]
+        assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["c"]
+
+
+def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "rollouts.db", isolation_level=None)) as earlier:
+        earlier.execute(
+            "CREATE TABLE rollouts (position INTEGER PRIMARY KEY AUTOINCREMENT, rollout_id TEXT NOT NULL UNIQUE,"
+            " event BLOB NOT NULL, refused_reason TEXT NOT NULL DEFAULT '') STRICT"
+        )
+        earlier.execute("INSERT INTO rollouts (rollout_id, event) VALUES ('a', x'61')")
+    for _ in range(2):
+        with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+            assert queue.oldest(9) == [("a", b"a")]
+
+
 def test_what_is_deleted_for_a_person_is_gone_from_the_disk(tmp_path: Path) -> None:
     """Also what Kafka had taken before: the log of the file still held it."""
     text = "Water it when dry."
@@ -49,11 +80,12 @@ def test_what_is_deleted_for_a_person_is_gone_from_the_disk(tmp_path: Path) -> N
     for name, rater in ((HERS[0], ALICE), (HERS[1], ALICE), (HIS[0], BOB)):
         said = text if rater == ALICE else "Something else."
         queue.put(name, encode_rollout(make_rollout(name, rater=rater, text=said)))
+    queue.keep([HERS[1], HIS[0]])
     queue.remove([HERS[0]])
     assert text.encode() in on_disk(tmp_path)
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=HERS) == [HERS[1]]
     assert text.encode() not in on_disk(tmp_path)
-    assert [name for name, _ in queue.oldest(10)] == [HIS[0]]
+    assert [kept.rollout_id for kept in queue.kept(10, after=0)] == [HIS[0]]
     queue.close()
 
 

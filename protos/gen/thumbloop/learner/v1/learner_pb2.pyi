@@ -110,6 +110,34 @@ RELEASE_STATE_ROLLED_BACK: ReleaseState.ValueType  # 4
 """It was live and has been put aside."""
 Global___ReleaseState: _TypeAlias = ReleaseState  # noqa: Y015
 
+class _RolloutProgress:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutProgressEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutProgress.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_PROGRESS_UNSPECIFIED: _RolloutProgress.ValueType  # 0
+    """Never sent."""
+    ROLLOUT_PROGRESS_MISSING: _RolloutProgress.ValueType  # 1
+    """The store lacks it."""
+    ROLLOUT_PROGRESS_UNSCORED: _RolloutProgress.ValueType  # 2
+    """The store has it, and no score of it."""
+    ROLLOUT_PROGRESS_SETTLED: _RolloutProgress.ValueType  # 3
+    """The store has both, or never wants it (it was forgotten, or is past retention): it need not be sent again."""
+
+class RolloutProgress(_RolloutProgress, metaclass=_RolloutProgressEnumTypeWrapper):
+    """How far a rollout has come on its way into the store."""
+
+ROLLOUT_PROGRESS_UNSPECIFIED: RolloutProgress.ValueType  # 0
+"""Never sent."""
+ROLLOUT_PROGRESS_MISSING: RolloutProgress.ValueType  # 1
+"""The store lacks it."""
+ROLLOUT_PROGRESS_UNSCORED: RolloutProgress.ValueType  # 2
+"""The store has it, and no score of it."""
+ROLLOUT_PROGRESS_SETTLED: RolloutProgress.ValueType  # 3
+"""The store has both, or never wants it (it was forgotten, or is past retention): it need not be sent again."""
+Global___RolloutProgress: _TypeAlias = RolloutProgress  # noqa: Y015
+
 class _Scope:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -878,6 +906,58 @@ class FindStoredFeedbackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindStoredFeedbackResponse: _TypeAlias = FindStoredFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class FindStoredRolloutsRequest(_message.Message):
+    """Which rollouts are asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ROLLOUT_IDS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Required."""
+    @_builtins.property
+    def rollout_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        rollout_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout_ids", b"rollout_ids", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindStoredRolloutsRequest: _TypeAlias = FindStoredRolloutsRequest  # noqa: Y015
+
+@_typing.final
+class FindStoredRolloutsResponse(_message.Message):
+    """One answer for each id, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedScalarFieldContainer[Global___RolloutProgress.ValueType]:
+        """See the enum."""
+
+    def __init__(
+        self,
+        *,
+        progress: _abc.Iterable[Global___RolloutProgress.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindStoredRolloutsResponse: _TypeAlias = FindStoredRolloutsResponse  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):

@@ -82,6 +82,11 @@ class LearnerServiceStub:
                 request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.SerializeToString,
                 response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.FromString,
                 _registered_method=True)
+        self.FindStoredRollouts = channel.unary_unary(
+                '/thumbloop.learner.v1.LearnerService/FindStoredRollouts',
+                request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsRequest.SerializeToString,
+                response_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/thumbloop.learner.v1.LearnerService/CreateApiKey',
                 request_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.CreateApiKeyRequest.SerializeToString,
@@ -185,6 +190,14 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindStoredRollouts(self, request, context):
+        """How far rollouts have come. A generator whose log may lose its tail asks before it lets go of its own copies.
+        Rooms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing.
         """
@@ -274,6 +287,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.FindStoredFeedback,
                     request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.FromString,
                     response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.SerializeToString,
+            ),
+            'FindStoredRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindStoredRollouts,
+                    request_deserializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsRequest.FromString,
+                    response_serializer=thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -552,6 +570,33 @@ class LearnerService:
             '/thumbloop.learner.v1.LearnerService/FindStoredFeedback',
             thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackRequest.SerializeToString,
             thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindStoredRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thumbloop.learner.v1.LearnerService/FindStoredRollouts',
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsRequest.SerializeToString,
+            thumbloop_dot_learner_dot_v1_dot_learner__pb2.FindStoredRolloutsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class LearnerServiceStub:
     """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
     copy. Rooms.
     """
+    FindStoredRollouts: _grpc.UnaryUnaryMultiCallable[_learner_pb2.FindStoredRolloutsRequest, _learner_pb2.FindStoredRolloutsResponse]
+    """How far rollouts have come. A generator whose log may lose its tail asks before it lets go of its own copies.
+    Rooms.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]
     """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_learner_pb2.RevokeApiKeyRequest, _learner_pb2.RevokeApiKeyResponse]
@@ -100,6 +104,10 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     FindStoredFeedback: _aio.UnaryUnaryMultiCallable[_learner_pb2.FindStoredFeedbackRequest, _learner_pb2.FindStoredFeedbackResponse]  # type: ignore[assignment]
     """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
     copy. Rooms.
+    """
+    FindStoredRollouts: _aio.UnaryUnaryMultiCallable[_learner_pb2.FindStoredRolloutsRequest, _learner_pb2.FindStoredRolloutsResponse]  # type: ignore[assignment]
+    """How far rollouts have come. A generator whose log may lose its tail asks before it lets go of its own copies.
+    Rooms.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_learner_pb2.CreateApiKeyRequest, _learner_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key. The caller minted it and sends its digest alone; sending the same again changes nothing."""
@@ -194,6 +202,16 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_learner_pb2.FindStoredFeedbackResponse, _abc.Awaitable[_learner_pb2.FindStoredFeedbackResponse]]:
         """Which statements the store has. A gateway whose log may lose its tail asks before it lets go of its own
         copy. Rooms.
+        """
+
+    @_abc_1.abstractmethod
+    def FindStoredRollouts(
+        self,
+        request: _learner_pb2.FindStoredRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.FindStoredRolloutsResponse, _abc.Awaitable[_learner_pb2.FindStoredRolloutsResponse]]:
+        """How far rollouts have come. A generator whose log may lose its tail asks before it lets go of its own copies.
+        Rooms.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,42 @@
+"""How far rollouts have come: what a generator whose log may lose its tail asks before it lets go of its own copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from services.learner.state.past_retention import past_retention
+from services.shared.domain.errors import InvalidInput
+from services.shared.domain.rollout import RolloutProgress
+from services.shared.store.database import Database
+from services.shared.store.tables import experiences, tombstones
+
+MOST_ROLLOUTS = 1_000
+
+
+def stored_rollouts(database: Database, *, tenant: str, rollout_ids: Sequence[str]) -> list[RolloutProgress]:
+    """For each id, in their order. SETTLED are also those that the store never wants, since they were forgotten or are
+    past retention. Raises InvalidInput for none or more than 1,000.
+    """
+    if not 1 <= len(rollout_ids) <= MOST_ROLLOUTS:
+        raise InvalidInput(
+            f"{len(rollout_ids)} rollout ids were sent; send 1 to {MOST_ROLLOUTS} a call.", field="rollout_ids"
+        )
+    asked = set(rollout_ids)
+    here = select(experiences.c.rollout_id, experiences.c.scored).where(
+        experiences.c.tenant == tenant, experiences.c.rollout_id.in_(asked), experiences.c.end_time.is_not(None)
+    )
+    forgotten = select(tombstones.c.subject_id).where(
+        tombstones.c.tenant == tenant, tombstones.c.subject == "rollout", tombstones.c.subject_id.in_(asked)
+    )
+    with database.read() as connection:
+        scored: dict[str, bool] = {rollout_id: bool(done) for rollout_id, done in connection.execute(here)}
+        unwanted = set(connection.scalars(forgotten)) | past_retention(connection, asked)
+    return [_progress(scored.get(rollout_id), unwanted=rollout_id in unwanted) for rollout_id in rollout_ids]
+
+
+def _progress(scored: bool | None, *, unwanted: bool) -> RolloutProgress:
+    if scored or unwanted:
+        return RolloutProgress.SETTLED
+    return RolloutProgress.MISSING if scored is None else RolloutProgress.UNSCORED
