@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Any Apache Kafka 3.9+ distribution; the one beside the repository is for tests here.
 export KAFKA_HOME ?= $(abspath ../shared/kafka)
+# Tests run in so many processes, each with a broker and a database of its own, a file at a time.
+WORKERS ?= 2
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile
 # Arguments for demo and up, e.g. make demo ARGS="--seed 2 --taste you"
 ARGS ?=
 
@@ -41,11 +44,11 @@ up: setup ## Everything on this machine, for you to chat with: open the page, cl
 
 .PHONY: test
 test: setup browser ## All tests on the embedded broker, the real model and a real browser
-	@$(BIN)/pytest tests
+	@$(PYTEST) tests
 
 .PHONY: test-kafka
 test-kafka: setup browser ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
-	@$(BIN)/pytest tests/contract/bus tests/integration --broker apache
+	@$(PYTEST) tests/contract/bus tests/integration --broker apache
 
 .PHONY: lint
 lint: $(VENV)/.packages ## Style, types, architecture, protos

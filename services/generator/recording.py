@@ -12,6 +12,7 @@ from services.generator.rollout_confirmer import RolloutConfirmer
 from services.generator.rollout_publisher import RolloutPublisher
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import Publisher
+from services.shared.ids import utc_now
 from services.shared.settings import Settings
 from services.shared.telemetry.metrics import Metrics
 
@@ -53,15 +54,18 @@ def open_recording(
         ack_timeout_s=room.rollout_ack_timeout_s,
         max_queued=room.rollout_queue_max,
         metrics=metrics,
+        clock=utc_now,
         keeps=settings.bus.embedded,
     )
     if not settings.bus.embedded:
+        queue.send_all_again()  # what an embedded broker had, this one may lack
         return Recording(queue=queue, publisher=sender)
     confirmer = RolloutConfirmer(
         queue=queue,
         wake=sender.wake,
         stored=GrpcStoredRollouts(learner),
         metrics=metrics,
+        clock=utc_now,
         interval_s=room.confirm_interval_s,
         resend_after_s=room.resend_after_s,
         unscored_after_s=room.unscored_after_s,

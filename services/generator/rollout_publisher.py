@@ -14,8 +14,10 @@ from typing import Final
 
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import OutgoingEvent, Publisher, Record
+from services.shared.contracts.rollouts import tenant_of
 from services.shared.contracts.topics import ROLLOUTS
-from services.shared.domain.errors import Busy, InvalidInput, Unavailable
+from services.shared.domain.errors import Busy, InvalidInput, Unavailable, Unprocessable
+from services.shared.domain.events import Clock
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -35,6 +37,7 @@ class RolloutPublisher:
         ack_timeout_s: float,
         max_queued: int,
         metrics: Metrics,
+        clock: Clock,
         keeps: bool = False,
     ) -> None:
         self._publisher = publisher
@@ -42,8 +45,10 @@ class RolloutPublisher:
         self._ack_timeout_s = ack_timeout_s
         self._max_queued = max_queued
         self._metrics = metrics
+        self._clock = clock
         self._keeps = keeps
         self._queued = asyncio.Event()
+        self._drained = asyncio.Event()
         self._away = False
         self._task: asyncio.Task[None] | None = None
         self._unanswered: dict[Future[Record], str] = {}
@@ -60,18 +65,23 @@ class RolloutPublisher:
 
     def start(self) -> None:
         """Begins to send what an earlier run left on disk."""
-        self._queued.set()
+        self.wake()
         self._task = asyncio.create_task(self._drain_loop(), name="rollout queue")
 
     def wake(self) -> None:
         """Something waits on disk."""
+        self._drained.clear()
         self._queued.set()
 
     async def stop(self) -> None:
-        """Ends sending; what is on disk stays there. Twice is once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Sends what Kafka takes at once, then ends; what is on disk stays there. Twice is once."""
+        if self._task is None:
+            return
+        if self.running and not self._away:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), self._ack_timeout_s)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     def check_room(self, expected: int) -> None:
         """Raises Unavailable unless `expected` more rollouts would fit on disk."""
@@ -94,8 +104,7 @@ class RolloutPublisher:
                 await asyncio.to_thread(self._queue.put, rollout_id, event, refused_reason=error.reason)
                 return
             except (TimeoutError, Busy, Unavailable) as error:
-                self._away = True
-                _log.warning("kafka_away", rollout_id=rollout_id, cause=repr(error))
+                self._note_away(error)
         await asyncio.to_thread(self._queue.put, rollout_id, event)
         self._note_count()
         self.wake()
@@ -115,23 +124,45 @@ class RolloutPublisher:
                 if not await self._send_batch(batch):
                     await asyncio.sleep(RETRY_S)
             self._away = False
+            if not self._queued.is_set():
+                self._drained.set()
 
     async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
         """Whether Kafka took all of it; what it took leaves the disk, or is kept there."""
         results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
-        done = [name for (name, _), result in zip(batch, results, strict=True) if result is None]
+        done = [item for item, result in zip(batch, results, strict=True) if result is None]
         for (name, _), result in zip(batch, results, strict=True):
             if isinstance(result, InvalidInput):
                 _log.error("rollout_refused", rollout_id=name, reason=result.reason, message=result.message)
                 await asyncio.to_thread(self._queue.refuse, name, result.reason)
-            elif result is not None and not isinstance(result, (TimeoutError, Busy, Unavailable)):
+            elif isinstance(result, (TimeoutError, Busy, Unavailable)):
+                self._note_away(result)
+            elif result is not None:
                 raise result
-        await asyncio.to_thread(self._queue.keep if self._keeps else self._queue.remove, done)
+        await asyncio.to_thread(self._note_sent, done)
         self._note_count()
-        if done and not self._keeps:
-            self._away = False
+        sent_all = all(result is None or isinstance(result, InvalidInput) for result in results)
+        if done and (self._away or not self._keeps):
             _log.info("rollouts_drained", sent=len(done), waiting=self._queue.count)
-        return all(result is None or isinstance(result, InvalidInput) for result in results)
+        if sent_all:
+            self._away = False
+        return sent_all
+
+    def _note_sent(self, done: list[tuple[str, bytes]]) -> None:
+        """Kafka has these."""
+        if not self._keeps:
+            self._queue.remove([name for name, _ in done])
+            return
+        tenants = {name: _tenant_of(event) for name, event in done}
+        kept = [(name, tenant) for name, tenant in tenants.items() if tenant]
+        self._queue.keep(kept, sent_time=self._clock().timestamp())
+        # What cannot be read is nothing that the store will ever have; the log has it, and its readers put it aside.
+        self._queue.remove([name for name, tenant in tenants.items() if not tenant])
+
+    def _note_away(self, cause: BaseException) -> None:
+        if not self._away:
+            self._away = True
+            _log.warning("kafka_away", cause=repr(cause))
 
     def _note_count(self) -> None:
         self._metrics.set("thumbloop_generator_queued_rollouts", self._queue.count)
@@ -141,3 +172,11 @@ class RolloutPublisher:
         self._unanswered.pop(sent, None)
         with contextlib.suppress(BaseException):
             sent.exception()
+
+
+def _tenant_of(event: bytes) -> str:
+    """Empty: the bytes do not say."""
+    try:
+        return tenant_of(event)
+    except Unprocessable:
+        return ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,21 +21,32 @@ CREATE TABLE IF NOT EXISTS rollouts (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     rollout_id TEXT NOT NULL UNIQUE,
     event BLOB NOT NULL,
-    refused_reason TEXT NOT NULL DEFAULT '',
-    kept INTEGER NOT NULL DEFAULT 0
+    refused_reason TEXT NOT NULL DEFAULT ''
 ) STRICT
 """
-_INDEX = "CREATE INDEX IF NOT EXISTS rollouts_in_order ON rollouts (kept, position) WHERE refused_reason = ''"
-_WAITS = "refused_reason = '' AND kept = 0"
-_KEPT = "refused_reason = '' AND kept = 1"
+_LATER_COLUMNS = {
+    "kept_for": "TEXT NOT NULL DEFAULT ''",  # the tenant; empty: it waits
+    "sent_count": "INTEGER NOT NULL DEFAULT 0",
+    "sent_time": "REAL NOT NULL DEFAULT 0",
+}
+_WAITS = "refused_reason = '' AND kept_for = ''"
+_KEPT = "refused_reason = '' AND kept_for <> ''"
+_INDEXES = (
+    f"CREATE INDEX IF NOT EXISTS rollouts_waiting ON rollouts (position) WHERE {_WAITS}",
+    f"CREATE INDEX IF NOT EXISTS rollouts_kept ON rollouts (position) WHERE {_KEPT}",
+)
 
 
 class KeptRollout(NamedTuple):
-    """Kafka has taken it once."""
+    """Kafka has taken it."""
 
     position: int
     rollout_id: str
-    event: bytes
+    tenant: str
+    sent_count: int
+    """How often."""
+    sent_time: float
+    """When last, in seconds since 1970."""
 
 
 class RolloutQueue:
@@ -50,7 +62,7 @@ class RolloutQueue:
         self._db.execute("PRAGMA secure_delete=ON")
         self._prepare()
         self._handed_out: frozenset[str] = frozenset()
-        self._count = self._read_count()
+        self._count = self._read_count(_WAITS)
 
     @property
     def count(self) -> int:
@@ -62,17 +74,21 @@ class RolloutQueue:
         """Rollouts that `oldest` gave last: deleting one does not call it back."""
         return self._handed_out
 
-    def put(self, rollout_id: str, event: bytes, *, refused_reason: str = "") -> None:
-        """Adds an event; the same id again changes nothing. One with a reason is kept, but not waiting for anything."""
+    def count_kept(self) -> int:
+        """Rollouts that are kept."""
         with self._lock:
+            return self._read_count(_KEPT)
+
+    def put(self, rollout_id: str, event: bytes, *, refused_reason: str = "") -> None:
+        """Adds an event; the same id again changes nothing. One with a reason is on disk, and waits for nothing."""
+        with self._written():
             self._db.execute(
                 "INSERT OR IGNORE INTO rollouts (rollout_id, event, refused_reason) VALUES (?, ?, ?)",
                 (rollout_id, event, refused_reason),
             )
-            self._count = self._read_count()
 
     def oldest(self, limit: int) -> list[tuple[str, bytes]]:
-        """The next events, in the order they were put; they are `handed_out` until this is asked again."""
+        """The next events that wait, in the order they were put; they are `handed_out` until this is asked again."""
         with self._lock:
             rows = self._db.execute(
                 f"SELECT rollout_id, event FROM rollouts WHERE {_WAITS} ORDER BY position LIMIT ?", (limit,)
@@ -80,51 +96,55 @@ class RolloutQueue:
             self._handed_out = frozenset(name for name, _ in rows)
             return rows
 
-    def keep(self, rollout_ids: Sequence[str]) -> None:
-        """Kafka has them, and they stay all the same."""
-        self._set_kept(rollout_ids, 1)
-
-    def send_again(self, rollout_ids: Sequence[str]) -> None:
-        """These kept ones wait once more."""
-        self._set_kept(rollout_ids, 0)
-
-    def count_kept(self) -> int:
-        """Rollouts that are kept."""
-        with self._lock:
-            return int(self._db.execute(f"SELECT count(*) FROM rollouts WHERE {_KEPT}").fetchone()[0])
+    def keep(self, rollouts: Sequence[tuple[str, str]], *, sent_time: float) -> None:
+        """Kafka has these (rollout id, tenant), and they stay all the same."""
+        with self._written():
+            self._db.executemany(
+                "UPDATE rollouts SET kept_for = ?, sent_count = sent_count + 1, sent_time = ? WHERE rollout_id = ?",
+                [(tenant, sent_time, name) for name, tenant in rollouts],
+            )
 
     def kept(self, limit: int, *, after: int) -> list[KeptRollout]:
         """The next kept ones behind a position, in the order they were put."""
         with self._lock:
             rows = self._db.execute(
-                f"SELECT position, rollout_id, event FROM rollouts WHERE {_KEPT} AND position > ? "
-                "ORDER BY position LIMIT ?",
+                "SELECT position, rollout_id, kept_for, sent_count, sent_time FROM rollouts "
+                f"WHERE {_KEPT} AND position > ? ORDER BY position LIMIT ?",
                 (after, limit),
             ).fetchall()
         return [KeptRollout(*row) for row in rows]
 
-    def remove_kept_beyond(self, most: int) -> list[str]:
-        """Lets the oldest of the kept go until `most` are left; which they were."""
-        with self._lock:
-            rows = self._db.execute(
+    def send_again(self, rollout_ids: Sequence[str]) -> None:
+        """These wait once more."""
+        with self._written():
+            self._db.executemany(
+                "UPDATE rollouts SET kept_for = '' WHERE rollout_id = ?", [(name,) for name in rollout_ids]
+            )
+
+    def send_all_again(self) -> int:
+        """All that are kept wait once more; how many."""
+        with self._written():
+            return self._db.execute(f"UPDATE rollouts SET kept_for = '' WHERE {_KEPT}").rowcount
+
+    def remove_kept_beyond(self, most: int) -> int:
+        """Lets the oldest of the kept go until `most` are left; how many."""
+        with self._written():
+            return self._db.execute(
                 "DELETE FROM rollouts WHERE position IN "
-                f"(SELECT position FROM rollouts WHERE {_KEPT} ORDER BY position DESC LIMIT -1 OFFSET ?) "
-                "RETURNING rollout_id",
+                f"(SELECT position FROM rollouts WHERE {_KEPT} ORDER BY position DESC LIMIT -1 OFFSET ?)",
                 (most,),
-            ).fetchall()
-        return [name for (name,) in rows]
+            ).rowcount
 
     def remove(self, rollout_ids: Sequence[str]) -> None:
         """They are safe elsewhere."""
-        with self._lock:
+        with self._written():
             self._db.executemany("DELETE FROM rollouts WHERE rollout_id = ?", [(name,) for name in rollout_ids])
-            self._count = self._read_count()
 
     def delete_for(self, *, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> list[str]:
-        """Deletes a rater's rollouts, and these, whether they wait or were refused; which they were. Neither they nor
-        what had left the queue before remain readable on the disk.
+        """Deletes a rater's rollouts, and these, whether they wait, are kept or were refused; which they were. Neither
+        they nor what had left the queue before remain readable on the disk.
         """
-        with self._lock:
+        with self._written():
             named = self._db.execute(
                 "SELECT rollout_id, event FROM rollouts WHERE instr(event, ?) > 0", (rater_id.encode(),)
             ).fetchall()
@@ -134,37 +154,44 @@ class RolloutQueue:
                 for name in dict.fromkeys((*theirs, *rollout_ids))
                 if self._db.execute("DELETE FROM rollouts WHERE rollout_id = ?", (name,)).rowcount
             ]
-            self._count = self._read_count()
+        with self._lock:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return gone
 
     def refuse(self, rollout_id: str, reason: str) -> None:
         """Kafka will never take it; it stays on disk for a person to look at."""
-        with self._lock:
+        with self._written():
             self._db.execute("UPDATE rollouts SET refused_reason = ? WHERE rollout_id = ?", (reason, rollout_id))
-            self._count = self._read_count()
 
     def close(self) -> None:
         """Twice is once."""
         with self._lock:
             self._db.close()
 
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """One transaction, and one wait for the disk, whatever the number of rows."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            self._count = self._read_count(_WAITS)
+
     def _prepare(self) -> None:
         self._db.execute(_SCHEMA)
-        if "kept" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(rollouts)")}:
-            self._db.execute("ALTER TABLE rollouts ADD COLUMN kept INTEGER NOT NULL DEFAULT 0")
-        self._db.execute(_INDEX)
+        there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(rollouts)")}
+        for name, declared in _LATER_COLUMNS.items():
+            if name not in there:
+                self._db.execute(f"ALTER TABLE rollouts ADD COLUMN {name} {declared}")
+        for index in _INDEXES:
+            self._db.execute(index)
 
-    def _set_kept(self, rollout_ids: Sequence[str], kept: int) -> None:
-        with self._lock:
-            self._db.executemany(
-                "UPDATE rollouts SET kept = ? WHERE rollout_id = ? AND refused_reason = ''",
-                [(kept, name) for name in rollout_ids],
-            )
-            self._count = self._read_count()
-
-    def _read_count(self) -> int:
-        return int(self._db.execute(f"SELECT count(*) FROM rollouts WHERE {_WAITS}").fetchone()[0])
+    def _read_count(self, which: str) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM rollouts WHERE {which}").fetchone()[0])
 
 
 def _is_of(event: bytes, tenant: str, rater_id: str) -> bool:

@@ -167,12 +167,15 @@ class RolloutConsumer:
     def _scored(self, readable: Sequence[_Readable]) -> list[OutgoingEvent]:
         """A score for each, or a dead letter for one that the model fails on. Raises `_LATER`, or the model's fault."""
         try:
-            return self._scores(readable)
+            scores = self._scores(readable)
         except _LATER:
             raise
         except Exception as error:
             _log.error("batch_not_scored", rollouts=len(readable), exc_info=error)
             return [self._scored_alone(one) for one in readable]
+        if scores:
+            self._unscorable_in_a_row = 0
+        return scores
 
     def _scored_alone(self, one: _Readable) -> OutgoingEvent:
         try:

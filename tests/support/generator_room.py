@@ -195,17 +195,26 @@ async def generator_room(
     live: bool = True,
     interval_s: float = 0.002,
     max_running: int = 16,
-    wait_topics_s: float = DEADLINE_S,
+    embedded: bool = False,
+    learner_address: str = NO_LEARNER,
     **generator: Any,
 ) -> AsyncIterator[GeneratorHarness]:
-    """A scripted room, with its first release live (unless `live` is False). Drained at the end."""
-    values: dict[str, Any] = {"engine": "scripted", "learner_address": NO_LEARNER, "max_running": max_running}
-    settings = Settings.model_validate({"deployment": {"data_dir": data_dir}, "generator": {**values, **generator}})
+    """A scripted room, with its first release live (unless `live` is False). Drained at the end. `embedded`: the bus
+    may lose its tail.
+    """
+    values: dict[str, Any] = {"engine": "scripted", "learner_address": learner_address, "max_running": max_running}
+    settings = Settings.model_validate(
+        {
+            "deployment": {"data_dir": data_dir},
+            "bus": {"embedded": embedded},
+            "generator": {**values, **generator},
+        }
+    )
     await asyncio.to_thread(bus.ensure_topics, load_topic_pages().values())
     metrics = Metrics(room="generator")
     engine = ScriptedEngine(clock=utc_now, interval_s=interval_s, max_running=max_running)
     await engine.start()
-    learner = open_sync_channel(NO_LEARNER)
+    learner = open_sync_channel(learner_address)
     room = make_room(settings, engine, ScriptedTokenizer(), bus, metrics, learner)
     room.server._port = 0
     await room.start()

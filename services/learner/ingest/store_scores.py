@@ -27,7 +27,7 @@ def store_scores(connection: Connection, arrived: Sequence[Score]) -> None:
     passes = [score for score in arrived if score.reference_log_probs]
     upsert_earliest(connection, reference_passes, [_pass_row(score) for score in passes])
     upsert_earliest(connection, features, [_features_row(score) for score in arrived if score.features])
-    rows = {score.rollout_id: _scored_row(score) for score in passes}
+    rows = {(score.meta.tenant, score.rollout_id): _scored_row(score) for score in passes}
     upsert(connection, experiences, list(rows.values()), update=("scored",))
 
 

@@ -131,10 +131,10 @@ class GeneratorSettings(Section):
     max_waiting: int = Field(256, ge=1, description="Responses waiting for a slot; more get RESOURCE_EXHAUSTED.")
     context_tokens: int = Field(2048, ge=16, description="Longest prompt plus response.")
     rollout_ack_timeout_s: Seconds = Field(2.0, description="After this a rollout waits on disk for Kafka instead.")
-    rollout_queue_max: int = Field(100_000, ge=1, description="Rollouts that may wait on disk.")
+    rollout_queue_max: int = Field(100_000, ge=1, description="Rollouts that may wait on disk; as many may be kept.")
     confirm_interval_s: Seconds = Field(1.0, description="Embedded broker: how often the learner's store is asked.")
     resend_after_s: Seconds = Field(10.0, description="Embedded broker: what the store lacks by then is sent again.")
-    unscored_after_s: Seconds = Field(60.0, description="Embedded broker: what was passed over is scored again.")
+    unscored_after_s: Seconds = Field(60.0, description="Embedded broker: whose score was lost goes again.")
     scripted_token_interval_s: float = Field(0.002, ge=0, description="Scripted engine: seconds a decode step.")
 
 

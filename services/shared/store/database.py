@@ -147,7 +147,7 @@ def _unavailable_told() -> Iterator[None]:
 
 def _is_locked(error: BaseException) -> bool:
     """Whether SQLite could not have a lock that another connection holds."""
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _SQLITE_LOCKED
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_LOCKED
 
 
 def _open_postgresql(url: str) -> Engine:

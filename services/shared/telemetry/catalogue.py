@@ -197,7 +197,7 @@ _SPECS = (
         unit="rollouts",
         rooms=GENERATOR,
         help="Rollouts on disk that wait for Kafka.",
-        operator="Above 0: Kafka is away or slow. It drains by itself; check the volume's free space meanwhile.",
+        operator="Above 0 for long: Kafka is away. It drains by itself; check the volume's free space meanwhile.",
     ),
     MetricSpec(
         name="thumbloop_generator_kept_rollouts",
@@ -214,7 +214,7 @@ _SPECS = (
         labels=("lacks",),
         rooms=GENERATOR,
         help="Embedded broker: rollouts sent again, since the store lacked the rollout, or its score.",
-        operator="A burst after the broker was killed is the repair of its lost tail. Without a kill: ingest is slow.",
+        operator="A burst after a kill of the broker repairs its lost tail. Without one: ingest or `reward` is slow.",
     ),
     MetricSpec(
         name="thumbloop_release_info",

@@ -62,6 +62,8 @@ def embedded_figures(outcome: Outcome) -> Figures:
         "embedded_trained_twice": len(verdict.trained_twice),
         "embedded_unresolved": len(verdict.unresolved),
         "embedded_orphans_unexplained": len(verdict.orphans_unexplained),
+        "embedded_orphans_explained": len(verdict.orphans),
+        "embedded_orphans_of_whole_answers": verdict.orphans_of_whole_answers,
         "embedded_stalls": bool(outcome.stalled),
     }
 
@@ -69,7 +71,15 @@ def embedded_figures(outcome: Outcome) -> Figures:
 def aims(kills: int, faults: int) -> dict[str, str]:
     """Conditions for a run of so many kills; a full one has a hundred."""
     full = kills >= 100
-    none = ("lost", "counted_twice", "trained_twice", "unresolved", "orphans_unexplained", "stalls")
+    none = (
+        "lost",
+        "counted_twice",
+        "trained_twice",
+        "unresolved",
+        "orphans_unexplained",
+        "orphans_of_whole_answers",
+        "stalls",
+    )
     return {
         "kills": f">= {kills}",
         "kills_fewest_of_a_service": f">= {15 if full else kills * 15 // 100}",

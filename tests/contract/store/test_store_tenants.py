@@ -65,6 +65,16 @@ class TestIngest:
         (waiting,) = [line for line in theirs if line.startswith("experiences")]
         assert '"end_time":null' in waiting and '"eligible":false' in waiting
 
+    def test_scores_of_both_in_one_batch_count(self, stores: Stores, clock: ManualClock) -> None:
+        rollout, ours, _ = facts_of(OURS, up=True, text="ours")
+        _, theirs, _ = facts_of(THEIRS, up=False, text="theirs")
+        for number, order in enumerate(permutations([ours, theirs])):
+            database = stores.open(f"order-{number}")
+            ingest_facts(database, clock, [rollout, *order])
+            with database.read() as connection:
+                counted = connection.execute(select(experiences.c.tenant).where(experiences.c.scored)).scalars().all()
+            assert sorted(counted) == sorted([OURS, THEIRS])
+
     def test_theirs_may_come_before_our_rollout(self, stores: Stores, clock: ManualClock) -> None:
         rollout, *said = facts_of(OURS, up=True, text="ours")
         _, their_score, their_thumb = facts_of(THEIRS, up=False, text="theirs")

@@ -37,6 +37,16 @@ def test_settled_is_what_has_come_and_has_a_score(learner: LearnerStore) -> None
     assert ask(learner.database, "whole", tenant="another") == [MISSING]
 
 
+def test_an_answer_without_a_token_is_settled_by_its_score(learner: LearnerStore) -> None:
+    """It never trains anything, and is never sent again for that."""
+    empty = make_rollout("empty", versions=[])
+    assert make_score(empty).reference_log_probs == ()
+    ingest_facts(learner.database, learner.clock, [empty])
+    assert ask(learner.database, "empty") == [UNSCORED]
+    ingest_facts(learner.database, learner.clock, [make_score(empty)])
+    assert ask(learner.database, "empty") == [SETTLED]
+
+
 def test_what_was_forgotten_need_not_be_sent_again(learner: LearnerStore) -> None:
     with learner.database.write() as connection:
         connection.execute(

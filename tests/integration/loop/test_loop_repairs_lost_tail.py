@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
 from services.client import AsyncThumbloopClient
@@ -55,3 +57,12 @@ async def test_answers_that_the_broker_lost_are_sent_again(scripted_loop: Superv
         await eventually(lambda: scored() == asked, within_s=60, what="a score of every answer")
     finally:
         database.close()
+    if scripted_loop.plan.broker == "embedded":
+        assert resent(scripted_loop) > 0, "the broker lost nothing, so nothing was shown"
+
+
+def resent(loop: Supervisor) -> float:
+    """Rollouts that the generator sent again."""
+    page = httpx.get(f"http://127.0.0.1:{loop.plan.ports['generator_metrics']}/metrics").text
+    samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == "thumbloop_generator_rollouts_resent_total")

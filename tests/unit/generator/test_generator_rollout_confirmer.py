@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from services.generator import rollout_confirmer
-from services.generator.rollout_confirmer import MOST_RESCORED, RolloutConfirmer
+from services.generator.rollout_confirmer import MOST_SENT, RolloutConfirmer
 from services.generator.rollout_queue import RolloutQueue
-from services.shared.contracts.rollouts import encode_rollout
+from services.shared.bus.partitioning import partition_of
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.rollout import RolloutProgress
 from services.shared.telemetry.metrics import Metrics
-from tests.support.facts import make_rollout
 from tests.support.generator_room import until
 
 MISSING, UNSCORED, SETTLED = RolloutProgress.MISSING, RolloutProgress.UNSCORED, RolloutProgress.SETTLED
+FIRST, SECOND, THIRD = [name for name in (f"r{number}" for number in range(99)) if partition_of(name, 4) == 0][:3]
+ELSEWHERE = next(name for name in (f"r{number}" for number in range(99)) if partition_of(name, 4) == 1)
 
 
 @dataclass
@@ -40,13 +42,15 @@ class Learner:
 
 @dataclass
 class Room:
-    """`round` at a time, after which everything that waits is sent, as the publisher does."""
+    """`round` at a time. What waits is sent at once, as the publisher does, unless Kafka is away."""
 
     queue: RolloutQueue
     learner: Learner = field(default_factory=Learner)
     metrics: Metrics = field(default_factory=lambda: Metrics(room="generator"))
     most_kept: int = 10_000
     now: float = 100.0
+    kafka_away: bool = False
+    tenants: dict[str, str] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,29 +59,39 @@ class Room:
             wake=self.send,
             stored=self.learner,
             metrics=self.metrics,
+            clock=lambda: datetime.fromtimestamp(self.now, UTC),
             interval_s=0.01,
             resend_after_s=10,
             unscored_after_s=60,
             most_kept=self.most_kept,
-            monotonic=lambda: self.now,
         )
 
     def put(self, *names: str, tenant: str = "default") -> None:
         for name in names:
-            self.queue.put(name, encode_rollout(make_rollout(name, tenant=tenant)))
+            self.tenants[name] = tenant
+            self.queue.put(name, b"event")
         self.send()
 
     def send(self) -> None:
-        names = [name for name, _ in self.queue.oldest(1_000)]
-        self.queue.keep(names)
-        self.sent += names
+        if not self.kafka_away:
+            names = [name for name, _ in self.queue.oldest(1_000)]
+            self.queue.keep([(name, self.tenants[name]) for name in names], sent_time=self.now)
+            self.sent += names
 
-    async def round(self, *, at: float | None = None) -> list[str]:
+    async def round(self, *, at: float) -> list[str]:
         """What was sent again."""
-        self.now = self.now if at is None else at
+        self.now = at
         self.sent.clear()
         await self.confirmer.round()
-        return self.sent
+        return list(self.sent)
+
+    async def sent_at(self, *, until_time: int) -> dict[str, list[int]]:
+        """When each was sent again, with a round every ten seconds."""
+        times: dict[str, list[int]] = {}
+        for at in range(100, until_time, 10):
+            for name in await self.round(at=at):
+                times.setdefault(name, []).append(at)
+        return times
 
     def kept(self) -> list[str]:
         return [kept.rollout_id for kept in self.queue.kept(1_000, after=0)]
@@ -94,36 +108,50 @@ async def test_what_is_settled_leaves_the_disk(room: Room) -> None:
     room.put("r1", "r2")
     room.put("r3", tenant="acme")
     room.learner.progress = {"r1": SETTLED, "r3": SETTLED}
-    assert await room.round() == []
+    assert await room.round(at=100) == []
     assert room.kept() == ["r2"]
     assert sorted(room.learner.asked) == [("acme", "r3"), ("default", "r1"), ("default", "r2")]
-    assert room.metrics.value("thumbloop_generator_kept_rollouts") == 1
 
 
-async def test_what_the_store_lacks_is_sent_again_ever_more_rarely(room: Room) -> None:
+async def test_what_the_store_lacks_is_sent_again_ever_more_rarely_and_not_for_ever(room: Room) -> None:
+    """A rollout that ingest puts aside is never stored, and each attempt makes another dead letter."""
     room.put("r1")
-    sent = {at: await room.round(at=at) == ["r1"] for at in (100, 109, 110, 129, 130, 169, 170)}
-    assert sent == {100: False, 109: False, 110: True, 129: False, 130: True, 169: False, 170: True}
-    assert room.metrics.value("thumbloop_generator_rollouts_resent_total", lacks="rollout") == 3
+    times = await room.sent_at(until_time=420)
+    assert times == {"r1": [110, 130, 170, 250, 410]}
+    assert len(times["r1"]) + 1 == MOST_SENT
+    assert room.metrics.value("thumbloop_generator_rollouts_resent_total", lacks="rollout") == 5
     assert room.kept() == ["r1"]
+    assert await room.round(at=410 + 320) == []
+    assert room.kept() == []
 
 
-async def test_what_younger_ones_overtook_is_scored_again_and_no_more_than_a_few_times(room: Room) -> None:
-    room.put("r1", "r2")
-    room.learner.progress = {"r1": UNSCORED, "r2": SETTLED}
-    times = [at for at in range(100, 2_500, 10) if await room.round(at=at) == ["r1"]]
-    assert times == [160, 280, 520]
-    assert len(times) == MOST_RESCORED
-    assert room.kept() == [], "reward has put it aside"
-    assert room.metrics.value("thumbloop_generator_rollouts_resent_total", lacks="score") == 3
+async def test_the_attempts_of_earlier_runs_count(tmp_path: Path, room: Room) -> None:
+    room.put("r1")
+    assert await room.round(at=110) == ["r1"]
+    again = Room(room.queue, tenants=room.tenants)
+    assert await again.round(at=125) == []
+    assert await again.round(at=130) == ["r1"]
+
+
+async def test_a_score_is_lost_when_a_later_one_of_its_partition_has_come(room: Room) -> None:
+    room.put(FIRST, ELSEWHERE)
+    room.now = 105
+    room.put(SECOND)
+    room.learner.progress = {FIRST: UNSCORED, SECOND: SETTLED, ELSEWHERE: UNSCORED}
+    # Sent again it is the last of its partition, and again waits for its turn.
+    assert await room.sent_at(until_time=2_000) == {FIRST: [160]}
+    assert room.metrics.value("thumbloop_generator_rollouts_resent_total", lacks="score") == 1
+    room.put(THIRD)
+    room.learner.progress[THIRD] = SETTLED
+    assert await room.round(at=2_010) == [FIRST]
+    assert sorted(room.kept()) == sorted([FIRST, ELSEWHERE])
 
 
 async def test_while_nothing_is_scored_nothing_is_sent_for_its_score(room: Room) -> None:
     """`reward` is away: more to score would only hold it up when it comes back."""
     room.put("r1", "r2")
     room.learner.progress = {"r1": UNSCORED, "r2": UNSCORED}
-    for at in range(100, 5_000, 100):
-        assert await room.round(at=at) == []
+    assert await room.sent_at(until_time=5_000) == {}
     assert room.kept() == ["r1", "r2"]
 
 
@@ -133,16 +161,33 @@ async def test_while_the_learner_is_away_everything_stays(room: Room) -> None:
     for at in (100, 1_000):
         with pytest.raises(Unavailable):
             await room.round(at=at)
+    assert room.metrics.value("thumbloop_generator_kept_rollouts") == 1
     room.learner.away = False
-    assert await room.round() == []
-    assert await room.round(at=1_010) == ["r1"]
+    assert await room.round(at=1_001) == ["r1"]
+
+
+async def test_while_kafka_is_away_nothing_more_is_made_to_wait(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits counts against the room that users' answers need."""
+    monkeypatch.setattr(rollout_confirmer, "BATCH", 2)
+    room.put("r1", "r2")
+    room.kafka_away = True
+    for number in range(2):
+        room.queue.put(f"waits{number}", b"event")
+    await room.round(at=1_000)
+    assert room.queue.count == 2
+
+
+async def test_a_clock_that_was_set_back_holds_nothing_up(room: Room) -> None:
+    room.put("r1")
+    assert await room.round(at=50) == ["r1"]
 
 
 async def test_past_the_bound_the_oldest_are_let_go(room: Room) -> None:
     small = Room(room.queue, most_kept=2)
     small.put("r1", "r2", "r3")
-    await small.round()
+    await small.round(at=100)
     assert small.kept() == ["r2", "r3"]
+    assert small.metrics.value("thumbloop_generator_kept_rollouts") == 2
 
 
 async def test_all_have_their_turn(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +195,7 @@ async def test_all_have_their_turn(room: Room, monkeypatch: pytest.MonkeyPatch) 
     names = [f"r{number}" for number in range(8)]
     room.put(*names)
     for _ in range(3):
-        await room.round()
+        await room.round(at=100)
     assert [name for _, name in room.learner.asked] == names
 
 

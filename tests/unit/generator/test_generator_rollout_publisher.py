@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from services.generator.rollout_publisher import RolloutPublisher
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import OutgoingEvent, Record
+from services.shared.contracts.rollouts import encode_rollout
 from services.shared.domain.errors import InvalidInput, Unavailable
 from services.shared.telemetry.metrics import Metrics
+from tests.support.facts import make_rollout
 from tests.support.generator_room import until
 
 
@@ -46,7 +50,13 @@ def make_publisher(
 ) -> RolloutPublisher:
     metrics = Metrics(room="generator")
     return RolloutPublisher(
-        publisher=kafka, queue=queue, ack_timeout_s=ack_timeout_s, max_queued=100, metrics=metrics, keeps=keeps
+        publisher=kafka,
+        queue=queue,
+        ack_timeout_s=ack_timeout_s,
+        max_queued=100,
+        metrics=metrics,
+        clock=lambda: datetime.fromtimestamp(100, UTC),
+        keeps=keeps,
     )
 
 
@@ -83,19 +93,62 @@ async def test_a_batch_from_the_disk_is_on_its_way_from_its_reading_on(queue: Ro
 async def test_where_kafkas_word_is_not_enough_the_disk_has_it_first_and_keeps_it(queue: RolloutQueue) -> None:
     kafka = ByHand()
     publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=True)
-    await publisher.record("r1", b"event")
+    await publisher.record("r1", event("r1"))
     assert kafka.sent == [] and queue.count == 1, "it is safe before it is sent"
     publisher.start()
     await until(lambda: len(kafka.sent) == 1, what="it is handed over")
     kafka.sent[0][1].set_result(None)  # type: ignore[arg-type]  # nobody looks at the record
     await until(lambda: queue.count == 0, what="it waits no more")
-    assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["r1"]
-    await publisher.record("r2", b"event")
+    assert [one[1:] for one in queue.kept(9, after=0)] == [("r1", "acme", 1, 100.0)]
+    await publisher.record("r2", event("r2"))
     await until(lambda: len(kafka.sent) == 2, what="the next goes by itself")
     kafka.sent[1][1].set_exception(InvalidInput("too large for the topic", reason="TOO_LARGE"))
     await until(lambda: queue.count == 0, what="what Kafka never takes waits no more")
     assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["r1"]
-    queue.send_again(["r1", "r2"])
+    queue.send_again(["r1"])
     publisher.wake()
     await until(lambda: [name for name, _ in kafka.sent] == ["r1", "r2", "r1"], what="it goes again when told so")
+    kafka.sent[2][1].set_result(None)  # type: ignore[arg-type]
     await publisher.stop()
+    assert queue.count_kept() == 1
+
+
+async def test_what_nobody_can_read_is_not_kept(queue: RolloutQueue) -> None:
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=True)
+    publisher.start()
+    await publisher.record("r1", b"damaged")
+    await until(lambda: len(kafka.sent) == 1, what="it is handed over")
+    kafka.sent[0][1].set_result(None)  # type: ignore[arg-type]
+    await until(lambda: queue.count == 0, what="it waits no more")
+    assert publisher.running and queue.count_kept() == 0
+    await publisher.stop()
+
+
+async def test_what_was_recorded_goes_out_before_the_end(queue: RolloutQueue) -> None:
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=True)
+    publisher.start()
+    for name in ("r1", "r2", "r3"):
+        await publisher.record(name, event(name))
+    stopping = asyncio.create_task(publisher.stop())
+    for number in range(3):
+        await until(lambda number=number: len(kafka.sent) > number, what="the next is handed over")  # type: ignore[misc]
+        kafka.sent[number][1].set_result(None)  # type: ignore[arg-type]
+    await stopping
+    assert (queue.count, queue.count_kept()) == (0, 3)
+
+
+async def test_an_end_does_not_wait_for_a_kafka_that_is_away(queue: RolloutQueue) -> None:
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=0.01, keeps=True)
+    publisher.start()
+    await publisher.record("r1", event("r1"))
+    await until(lambda: len(kafka.sent) > 1, what="it was tried in vain")
+    async with asyncio.timeout(5):
+        await publisher.stop()
+    assert queue.count == 1
+
+
+def event(name: str) -> bytes:
+    return encode_rollout(make_rollout(name, tenant="acme"))

@@ -3,8 +3,11 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.contracts.rollouts import encode_rollout
@@ -48,17 +51,57 @@ def test_what_is_kept_waits_no_more_and_outlives_a_restart(tmp_path: Path) -> No
     with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
         for name in ("a", "b", "c", "d"):
             queue.put(name, name.encode())
-        queue.keep(["a", "b", "c"])
+        queue.keep([("a", "acme"), ("b", "acme"), ("c", "acme"), ("unknown", "acme")], sent_time=100.0)
         assert (queue.count, queue.count_kept()) == (1, 3)
     with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
         assert queue.oldest(9) == [("d", b"d")]
         first, *others = queue.kept(9, after=0)
-        assert (first.rollout_id, first.event) == ("a", b"a")
+        assert first[1:] == ("a", "acme", 1, 100.0)
         assert queue.kept(1, after=first.position) == others[:1]
         queue.send_again(["b", "unknown"])
         assert [name for name, _ in queue.oldest(9)] == ["b", "d"]
-        assert queue.remove_kept_beyond(1) == ["a"]
+        queue.keep([("b", "acme")], sent_time=110.0)
+        assert [one[1:] for one in queue.kept(9, after=first.position)] == [
+            ("b", "acme", 2, 110.0),
+            ("c", "acme", 1, 100.0),
+        ]
+        assert queue.remove_kept_beyond(1) == 2
         assert [kept.rollout_id for kept in queue.kept(9, after=0)] == ["c"]
+        assert queue.send_all_again() == 1
+        assert [name for name, _ in queue.oldest(9)] == ["c", "d"]
+
+
+def test_many_changes_are_one(tmp_path: Path) -> None:
+    """Users' answers wait for the lock: a wait for the disk for each row would hold them up."""
+    with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+        names = [f"r{number}" for number in range(50)]
+        for name in names:
+            queue.put(name, b"event")
+        changes: list[Callable[[], None]] = [
+            lambda: queue.keep([(name, "acme") for name in names], sent_time=1.0),
+            lambda: queue.send_again(names),
+            lambda: queue.remove(names),
+        ]
+        for change in changes:
+            before = log_size(tmp_path)
+            change()
+            # The log grows by the pages that were changed, once, whatever the number of rows.
+            assert log_size(tmp_path) - before < 15 * 4_200
+        assert queue.count == 0
+
+
+def log_size(folder: Path) -> int:
+    return (folder / "rollouts.db-wal").stat().st_size
+
+
+def test_a_change_that_fails_leaves_nothing_half_done(tmp_path: Path) -> None:
+    with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+        queue.put("a", b"event")
+        with pytest.raises(sqlite3.Error):
+            queue.keep([("a", "acme"), ("b", object())], sent_time=1.0)  # type: ignore[list-item]
+        assert [name for name, _ in queue.oldest(9)] == ["a"]
+        queue.put("b", b"event")
+        assert queue.count == 2
 
 
 def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
@@ -80,7 +123,7 @@ def test_what_is_deleted_for_a_person_is_gone_from_the_disk(tmp_path: Path) -> N
     for name, rater in ((HERS[0], ALICE), (HERS[1], ALICE), (HIS[0], BOB)):
         said = text if rater == ALICE else "Something else."
         queue.put(name, encode_rollout(make_rollout(name, rater=rater, text=said)))
-    queue.keep([HERS[1], HIS[0]])
+    queue.keep([(HERS[1], TENANT), (HIS[0], TENANT)], sent_time=1.0)
     queue.remove([HERS[0]])
     assert text.encode() in on_disk(tmp_path)
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=HERS) == [HERS[1]]

@@ -167,6 +167,20 @@ def test_a_rollout_that_the_model_fails_on_does_not_stop_the_others(tmp_path: Pa
     world.stop()
 
 
+def test_one_that_comes_again_and_again_is_no_row_of_failures(tmp_path: Path) -> None:
+    world = RewardWorld(folder=tmp_path, base=PoisonedBase(raises=True))
+    world.go_live()
+    world.consumer.start()
+    for number in range(MOST_UNSCORABLE + 2):
+        world.send(_poisoned("bad"))
+        assert eventually(lambda number=number: world.committed() == 2 * number + 1)  # type: ignore[misc]
+        world.send(make_rollout(f"good{number}"))
+        assert eventually(lambda number=number: world.committed() == 2 * number + 2)  # type: ignore[misc]
+    assert world.consumer.running
+    assert len(world.records(dead_letter_topic(ROLLOUTS))) == MOST_UNSCORABLE + 2
+    world.stop()
+
+
 def test_where_rollout_after_rollout_fails_it_is_not_the_rollouts(tmp_path: Path) -> None:
     world = RewardWorld(folder=tmp_path, base=PoisonedBase(raises=True))
     world.go_live()

@@ -10,7 +10,7 @@ from services.learner.state.past_retention import past_retention
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import RolloutProgress
 from services.shared.store.database import Database
-from services.shared.store.tables import experiences, tombstones
+from services.shared.store.tables import rollouts, scores, tombstones
 
 MOST_ROLLOUTS = 1_000
 
@@ -24,19 +24,20 @@ def stored_rollouts(database: Database, *, tenant: str, rollout_ids: Sequence[st
             f"{len(rollout_ids)} rollout ids were sent; send 1 to {MOST_ROLLOUTS} a call.", field="rollout_ids"
         )
     asked = set(rollout_ids)
-    here = select(experiences.c.rollout_id, experiences.c.scored).where(
-        experiences.c.tenant == tenant, experiences.c.rollout_id.in_(asked), experiences.c.end_time.is_not(None)
-    )
+    here = select(rollouts.c.rollout_id).where(rollouts.c.tenant == tenant, rollouts.c.rollout_id.in_(asked))
+    # An answer without a token has a score, and never counts as scored experience.
+    judged = select(scores.c.rollout_id).where(scores.c.tenant == tenant, scores.c.rollout_id.in_(asked))
     forgotten = select(tombstones.c.subject_id).where(
         tombstones.c.tenant == tenant, tombstones.c.subject == "rollout", tombstones.c.subject_id.in_(asked)
     )
     with database.read() as connection:
-        scored: dict[str, bool] = {rollout_id: bool(done) for rollout_id, done in connection.execute(here)}
-        unwanted = set(connection.scalars(forgotten)) | past_retention(connection, asked)
-    return [_progress(scored.get(rollout_id), unwanted=rollout_id in unwanted) for rollout_id in rollout_ids]
+        stored = set(connection.scalars(here))
+        settled = stored & set(connection.scalars(judged))
+        settled |= set(connection.scalars(forgotten)) | past_retention(connection, asked)
 
+    def progress(rollout_id: str) -> RolloutProgress:
+        if rollout_id in settled:
+            return RolloutProgress.SETTLED
+        return RolloutProgress.UNSCORED if rollout_id in stored else RolloutProgress.MISSING
 
-def _progress(scored: bool | None, *, unwanted: bool) -> RolloutProgress:
-    if scored or unwanted:
-        return RolloutProgress.SETTLED
-    return RolloutProgress.MISSING if scored is None else RolloutProgress.UNSCORED
+    return [progress(rollout_id) for rollout_id in rollout_ids]
