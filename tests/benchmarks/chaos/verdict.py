@@ -14,8 +14,8 @@ from tests.benchmarks.chaos.statements import Answer, Ledger, Told
 from tests.benchmarks.chaos.store_view import FeedbackRow, Policy, StoreView
 
 FINAL = frozenset({"joined", "late", "superseded", "retracted", "orphaned", "quarantined", "rejected"})
-EXPLAINS_ORPHANS = ("generator", "broker")
-"""Whose death may take a rollout along."""
+EXPLAINS_ORPHANS = "generator"
+"""Whose death may take along the rollout of an answer that broke off; a whole one ends when its rollout is safe."""
 NEAR_S = 10.0
 """A kill explains an orphan when it fell between the question and so long after the answer's end."""
 
@@ -32,7 +32,7 @@ class Verdict:
     """Each beside the kill that explains it."""
     orphans_unexplained: list[str] = field(default_factory=list)
     orphans_of_whole_answers: int = 0
-    """Answers end when their rollout is safe; a broker that keeps its word leaves none of these."""
+    """Answers end when their rollout is safe: none of these."""
 
     @property
     def violations(self) -> list[str]:
@@ -50,7 +50,7 @@ def judge(ledger: Ledger, store: StoreView, states: Mapping[str, str], blows: Se
         counted_twice=find_counted_twice(ledger, store),
         trained_twice=find_trained_twice(store),
     )
-    kills = [blow for blow in blows if blow.what == KILL and blow.target in EXPLAINS_ORPHANS]
+    kills = [blow for blow in blows if blow.what == KILL and blow.target == EXPLAINS_ORPHANS]
     for told in ledger.acknowledged:
         feedback_id, rollout_id = told.statement.feedback_id, told.statement.rollout_id
         state = states.get(feedback_id, "")
@@ -123,7 +123,7 @@ def _explain(verdict: Verdict, feedback_id: str, answer: Answer, kills: Sequence
     near = [kill for kill in kills if answer.asked_at <= kill.at <= answer.ended_at + NEAR_S]
     verdict.orphans_of_whole_answers += answer.complete
     whole = "whole" if answer.complete else "broken off"
-    if near:
+    if near and not answer.complete:
         kill = min(near, key=lambda one: abs(one.at - answer.ended_at))
         verdict.orphans.append(
             f"{feedback_id} on {answer.rollout_id} ({whole}, ended {answer.ended_at:.2f}): {kill.target} was killed at"

@@ -183,13 +183,23 @@ def test_a_state_that_is_not_final_is_unresolved(state: str) -> None:
     assert len(verdict(states={"f1": "superseded", "f2": state}).unresolved) == 1
 
 
+ORPHANED = {"f1": "superseded", "f2": "orphaned"}
+BROKEN_OFF = replace(BOTH, answers={"r1": replace(ANSWER, complete=False)})
+
+
 def test_an_orphan_stands_beside_the_kill_that_explains_it() -> None:
-    states = {"f1": "superseded", "f2": "orphaned"}
-    found = verdict(states=states, blows=(kill("generator", 101.5), kill("learner", 101.0)))
+    blows = (kill("generator", 101.5), kill("learner", 101.0))
+    found = verdict(BROKEN_OFF, states=ORPHANED, blows=blows)
     assert found.violations == []
     assert "generator was killed at 101.50" in found.orphans[0]
 
 
-@pytest.mark.parametrize("blows", [(), (kill("learner", 101.0),), (kill("generator", 99.0),), (kill("broker", 150.0),)])
+@pytest.mark.parametrize("blows", [(), (kill("learner", 101.0),), (kill("generator", 99.0),), (kill("broker", 101.5),)])
 def test_an_orphan_without_such_a_kill_is_unexplained(blows: tuple[Blow, ...]) -> None:
-    assert len(verdict(states={"f1": "superseded", "f2": "orphaned"}, blows=blows).orphans_unexplained) == 1
+    assert len(verdict(BROKEN_OFF, states=ORPHANED, blows=blows).orphans_unexplained) == 1
+
+
+def test_no_kill_explains_the_orphan_of_a_whole_answer() -> None:
+    """Its rollout was safe before its stream ended."""
+    found = verdict(states=ORPHANED, blows=(kill("generator", 101.5), kill("broker", 101.5)))
+    assert (len(found.orphans_unexplained), found.orphans_of_whole_answers) == (1, 1)
