@@ -1,10 +1,11 @@
 """Embedded broker: keeps every rollout on disk until the learner's store has it and a score of it, and sends it again.
 
 That broker may lose the tail of what it acknowledged when it is killed, whether it is a rollout or a score. A rollout
-that the store lacks is sent again after `resend_after_s`. One that lacks its score is sent again (and scored again)
-when one that was sent later to the same partition has its own, and `unscored_after_s` have passed: `reward` reads and
-writes in the order of a partition, so that its score is lost. Each further time takes twice as long. After `MOST_SENT`
-times a copy is let go: whoever reads the log has put the rollout aside, or has not come to it yet.
+that the store lacks is sent again after `resend_after_s` in which the learner answered. One that lacks its score is
+sent again (and scored again) when one that was first sent later to the same partition has its own, and at least
+`unscored_after_s` have passed: `reward` reads and writes in the order of a partition, so that its score is lost. Each
+further time takes twice as long. After `MOST_SENT` times a copy is let go: whoever reads the log has put the rollout
+aside, or has not come to it yet.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
 BATCH: Final = 500
-MOST_SENT: Final = 6
-LAST_RESEND_S: Final = 600.0
+MOST_SENT: Final = 4
 _log = get_logger()
 
 
@@ -59,12 +59,15 @@ class RolloutConfirmer:
         self._metrics = metrics
         self._clock = clock
         self._interval_s = interval_s
-        self._first_s = {RolloutProgress.MISSING: resend_after_s, RolloutProgress.UNSCORED: unscored_after_s}
+        self._resend_after_s = resend_after_s
+        self._unscored_after_s = unscored_after_s
         self._most_kept = most_kept
         self._partitions = load_topic_pages()[ROLLOUTS].partitions
-        self._settled_up_to: dict[int, float] = defaultdict(float)
-        """By partition: when the last of those that are settled was sent."""
+        self._scored_up_to: dict[int, int] = defaultdict(int)
+        """By partition: the greatest `sent_order` of those that were sent once, and are settled."""
         self._asked_up_to = 0
+        self._answers_since: float | None = None
+        """None: the learner is away."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,17 +86,15 @@ class RolloutConfirmer:
         """
         await self._note_kept()
         page = await asyncio.to_thread(self._queue.kept, BATCH, after=self._asked_up_to)
+        found = await self._ask_learner(page)
         self._asked_up_to = page[-1].position if len(page) == BATCH else 0
-        found = await asyncio.to_thread(self._ask, page)
-        for one, progress in found:
-            if progress is RolloutProgress.SETTLED:
-                partition = self._partition_of(one)
-                self._settled_up_to[partition] = max(self._settled_up_to[partition], one.sent_time)
+        settled = [one for one, progress in found if progress is RolloutProgress.SETTLED]
+        for one in settled:
+            self._note_settled(one)
         due = [(one, progress) for one, progress in found if self._is_due(one, progress)]
         in_vain = [one for one, _ in due if one.sent_count >= MOST_SENT]
         if in_vain:
             _log.warning("rollouts_sent_in_vain", rollout_ids=[one.rollout_id for one in in_vain], times=MOST_SENT)
-        settled = [one for one, progress in found if progress is RolloutProgress.SETTLED]
         await asyncio.to_thread(self._queue.remove, [one.rollout_id for one in settled + in_vain])
         await self._send_again([(one, progress) for one, progress in due if one.sent_count < MOST_SENT])
 
@@ -113,6 +114,16 @@ class RolloutConfirmer:
             _log.warning("kept_rollouts_let_go", rollouts=let_go, most_kept=self._most_kept)
         self._metrics.set("thumbloop_generator_kept_rollouts", await asyncio.to_thread(self._queue.count_kept))
 
+    async def _ask_learner(self, page: Sequence[KeptRollout]) -> list[tuple[KeptRollout, RolloutProgress]]:
+        try:
+            found = await asyncio.to_thread(self._ask, page)
+        except ThumbloopError:
+            self._answers_since = None
+            raise
+        if page and self._answers_since is None:
+            self._answers_since = self._now()
+        return found
+
     def _ask(self, page: Sequence[KeptRollout]) -> list[tuple[KeptRollout, RolloutProgress]]:
         by_tenant: dict[str, list[KeptRollout]] = defaultdict(list)
         for one in page:
@@ -123,13 +134,24 @@ class RolloutConfirmer:
             found += zip(kept, progress, strict=True)
         return found
 
+    def _note_settled(self, one: KeptRollout) -> None:
+        """What was sent more than once may have been settled by an earlier copy: it shows nothing."""
+        if one.sent_count == 1:
+            partition = self._partition_of(one)
+            self._scored_up_to[partition] = max(self._scored_up_to[partition], one.sent_order)
+
     def _is_due(self, one: KeptRollout, progress: RolloutProgress) -> bool:
-        if progress is RolloutProgress.SETTLED:
+        """Whether it is to be sent again now, or let go. A clock that was set back holds nothing up."""
+        if progress is RolloutProgress.MISSING:
+            first_s, since = self._resend_after_s, max(one.sent_time, self._answers_since or 0.0)
+        elif progress is RolloutProgress.UNSCORED and one.sent_order < self._scored_up_to[self._partition_of(one)]:
+            first_s, since = self._unscored_after_s, one.sent_time
+        else:
             return False
-        if progress is RolloutProgress.UNSCORED and one.sent_time >= self._settled_up_to[self._partition_of(one)]:
-            return False
-        wait_s = min(self._first_s[progress] * 2 ** (one.sent_count - 1), LAST_RESEND_S)
-        return not 0 <= self._clock().timestamp() - one.sent_time < wait_s
+        return not 0 <= self._now() - since < first_s * 2 ** (one.sent_count - 1)
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
 
     def _partition_of(self, one: KeptRollout) -> int:
         return partition_of(one.rollout_id, self._partitions)

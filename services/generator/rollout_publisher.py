@@ -12,9 +12,9 @@ import contextlib
 from concurrent.futures import Future
 from typing import Final
 
-from services.generator.rollout_queue import RolloutQueue
+from services.generator.rollout_queue import RolloutQueue, WaitingRollout
 from services.shared.bus.interface import OutgoingEvent, Publisher, Record
-from services.shared.contracts.rollouts import tenant_of
+from services.shared.contracts.rollouts import SENT_BEFORE, tenant_of
 from services.shared.contracts.topics import ROLLOUTS
 from services.shared.domain.errors import Busy, InvalidInput, Unavailable, Unprocessable
 from services.shared.domain.events import Clock
@@ -105,12 +105,15 @@ class RolloutPublisher:
                 return
             except (TimeoutError, Busy, Unavailable) as error:
                 self._note_away(error)
-        await asyncio.to_thread(self._queue.put, rollout_id, event)
-        self._note_count()
-        self.wake()
+        try:
+            await asyncio.to_thread(self._queue.put, rollout_id, event)
+        finally:
+            self._note_count()
+            self.wake()
 
-    async def _acknowledged(self, rollout_id: str, event: bytes) -> None:
-        sent = self._publisher.send(OutgoingEvent(topic=ROLLOUTS, key=rollout_id, value=event))
+    async def _acknowledged(self, rollout_id: str, event: bytes, sent_count: int = 0) -> None:
+        headers = {SENT_BEFORE: str(sent_count).encode()} if sent_count else {}
+        sent = self._publisher.send(OutgoingEvent(topic=ROLLOUTS, key=rollout_id, value=event, headers=headers))
         # The event may still arrive after the time-out: it is not called back, and arriving twice does no harm.
         self._unanswered[sent] = rollout_id
         sent.add_done_callback(self._answered)
@@ -127,14 +130,14 @@ class RolloutPublisher:
             if not self._queued.is_set():
                 self._drained.set()
 
-    async def _send_batch(self, batch: list[tuple[str, bytes]]) -> bool:
+    async def _send_batch(self, batch: list[WaitingRollout]) -> bool:
         """Whether Kafka took all of it; what it took leaves the disk, or is kept there."""
         results = await asyncio.gather(*(self._acknowledged(*item) for item in batch), return_exceptions=True)
         done = [item for item, result in zip(batch, results, strict=True) if result is None]
-        for (name, _), result in zip(batch, results, strict=True):
+        for one, result in zip(batch, results, strict=True):
             if isinstance(result, InvalidInput):
-                _log.error("rollout_refused", rollout_id=name, reason=result.reason, message=result.message)
-                await asyncio.to_thread(self._queue.refuse, name, result.reason)
+                _log.error("rollout_refused", rollout_id=one.rollout_id, reason=result.reason, message=result.message)
+                await asyncio.to_thread(self._queue.refuse, one.rollout_id, result.reason)
             elif isinstance(result, (TimeoutError, Busy, Unavailable)):
                 self._note_away(result)
             elif result is not None:
@@ -148,12 +151,12 @@ class RolloutPublisher:
             self._away = False
         return sent_all
 
-    def _note_sent(self, done: list[tuple[str, bytes]]) -> None:
+    def _note_sent(self, done: list[WaitingRollout]) -> None:
         """Kafka has these."""
         if not self._keeps:
-            self._queue.remove([name for name, _ in done])
+            self._queue.remove([one.rollout_id for one in done])
             return
-        tenants = {name: _tenant_of(event) for name, event in done}
+        tenants = {one.rollout_id: _tenant_of(one.event) for one in done}
         kept = [(name, tenant) for name, tenant in tenants.items() if tenant]
         self._queue.keep(kept, sent_time=self._clock().timestamp())
         # What cannot be read is nothing that the store will ever have; the log has it, and its readers put it aside.

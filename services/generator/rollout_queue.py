@@ -1,7 +1,7 @@
 """Rollouts on disk: a bounded queue in SQLite that survives kill -9 and power cuts.
 
 A rollout *waits* until Kafka has it. It then leaves, or is *kept*, where Kafka's word is not enough (the embedded
-broker may lose its tail), until the learner's store has it.
+broker may lose its tail), until the learner's store has it and a score of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS rollouts (
 _LATER_COLUMNS = {
     "kept_for": "TEXT NOT NULL DEFAULT ''",  # the tenant; empty: it waits
     "sent_count": "INTEGER NOT NULL DEFAULT 0",
+    "sent_order": "INTEGER NOT NULL DEFAULT 0",
     "sent_time": "REAL NOT NULL DEFAULT 0",
 }
 _WAITS = "refused_reason = '' AND kept_for = ''"
@@ -37,6 +38,15 @@ _INDEXES = (
 )
 
 
+class WaitingRollout(NamedTuple):
+    """Kafka is to have it."""
+
+    rollout_id: str
+    event: bytes
+    sent_count: int
+    """How often Kafka has taken it before."""
+
+
 class KeptRollout(NamedTuple):
     """Kafka has taken it."""
 
@@ -45,6 +55,8 @@ class KeptRollout(NamedTuple):
     tenant: str
     sent_count: int
     """How often."""
+    sent_order: int
+    """Grows with each sending; the same for what was sent together."""
     sent_time: float
     """When last, in seconds since 1970."""
 
@@ -63,6 +75,7 @@ class RolloutQueue:
         self._prepare()
         self._handed_out: frozenset[str] = frozenset()
         self._count = self._read_count(_WAITS)
+        self._sent_order = int(self._db.execute("SELECT coalesce(max(sent_order), 0) FROM rollouts").fetchone()[0])
 
     @property
     def count(self) -> int:
@@ -87,28 +100,32 @@ class RolloutQueue:
                 (rollout_id, event, refused_reason),
             )
 
-    def oldest(self, limit: int) -> list[tuple[str, bytes]]:
+    def oldest(self, limit: int) -> list[WaitingRollout]:
         """The next events that wait, in the order they were put; they are `handed_out` until this is asked again."""
         with self._lock:
             rows = self._db.execute(
-                f"SELECT rollout_id, event FROM rollouts WHERE {_WAITS} ORDER BY position LIMIT ?", (limit,)
+                f"SELECT rollout_id, event, sent_count FROM rollouts WHERE {_WAITS} ORDER BY position LIMIT ?",
+                (limit,),
             ).fetchall()
-            self._handed_out = frozenset(name for name, _ in rows)
-            return rows
+            waiting = [WaitingRollout(*row) for row in rows]
+            self._handed_out = frozenset(one.rollout_id for one in waiting)
+            return waiting
 
     def keep(self, rollouts: Sequence[tuple[str, str]], *, sent_time: float) -> None:
         """Kafka has these (rollout id, tenant), and they stay all the same."""
         with self._written():
+            self._sent_order += 1
             self._db.executemany(
-                "UPDATE rollouts SET kept_for = ?, sent_count = sent_count + 1, sent_time = ? WHERE rollout_id = ?",
-                [(tenant, sent_time, name) for name, tenant in rollouts],
+                "UPDATE rollouts SET kept_for = ?, sent_count = sent_count + 1, sent_order = ?, sent_time = ? "
+                "WHERE rollout_id = ?",
+                [(tenant, self._sent_order, sent_time, name) for name, tenant in rollouts],
             )
 
     def kept(self, limit: int, *, after: int) -> list[KeptRollout]:
         """The next kept ones behind a position, in the order they were put."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT position, rollout_id, kept_for, sent_count, sent_time FROM rollouts "
+                "SELECT position, rollout_id, kept_for, sent_count, sent_order, sent_time FROM rollouts "
                 f"WHERE {_KEPT} AND position > ? ORDER BY position LIMIT ?",
                 (after, limit),
             ).fetchall()

@@ -18,7 +18,7 @@ from services.reward.base_model import Answer
 from services.reward.forgetting import RecordsInHand
 from services.reward.score_events import RolloutScorer
 from services.shared.bus.interface import GroupReader, OutgoingEvent, Publisher, Record
-from services.shared.contracts.rollouts import decode_rollout
+from services.shared.contracts.rollouts import SENT_BEFORE, decode_rollout
 from services.shared.contracts.scores import encode_score
 from services.shared.contracts.topics import ROLLOUTS, SCORES, dead_letter_topic
 from services.shared.domain.errors import Busy, FailedPrecondition, InvalidInput, Unavailable, Unprocessable
@@ -183,7 +183,8 @@ class RolloutConsumer:
         except _LATER:
             raise
         except Exception as error:
-            self._unscorable_in_a_row += 1
+            # What is sent again is no new evidence, and several that failed long ago may come together.
+            self._unscorable_in_a_row += SENT_BEFORE not in one.record.headers
             if self._unscorable_in_a_row > MOST_UNSCORABLE:
                 raise
             try:

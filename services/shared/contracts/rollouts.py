@@ -34,6 +34,7 @@ from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import ObjectReference, Rollout
 
 __all__ = [
+    "SENT_BEFORE",
     "check_rollout",
     "decode_rollout",
     "encode_rollout",
@@ -54,6 +55,8 @@ __all__ = [
 
 MAX_MESSAGES = 10_000
 MAX_TOKEN_ID = 2**31 - 1
+SENT_BEFORE = "sent-before"
+"""Header of an event that its producer sends again, with the times that it had been acknowledged before, in decimal."""
 
 
 def encode_rollout(rollout: Rollout) -> bytes:

@@ -134,7 +134,7 @@ class GeneratorSettings(Section):
     rollout_queue_max: int = Field(100_000, ge=1, description="Rollouts that may wait on disk; as many may be kept.")
     confirm_interval_s: Seconds = Field(1.0, description="Embedded broker: how often the learner's store is asked.")
     resend_after_s: Seconds = Field(10.0, description="Embedded broker: what the store lacks by then is sent again.")
-    unscored_after_s: Seconds = Field(60.0, description="Embedded broker: whose score was lost goes again.")
+    unscored_after_s: Seconds = Field(60.0, description="Embedded broker: least wait for a score that is lost.")
     scripted_token_interval_s: float = Field(0.002, ge=0, description="Scripted engine: seconds a decode step.")
 
 

@@ -214,7 +214,7 @@ _SPECS = (
         labels=("lacks",),
         rooms=GENERATOR,
         help="Embedded broker: rollouts sent again, since the store lacked the rollout, or its score.",
-        operator="A burst after a kill of the broker repairs its lost tail. Without one: ingest or `reward` is slow.",
+        operator="A burst after a kill of the broker repairs its lost tail. Without one: see the dead letters.",
     ),
     MetricSpec(
         name="thumbloop_release_info",

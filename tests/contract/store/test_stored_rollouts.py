@@ -37,6 +37,14 @@ def test_settled_is_what_has_come_and_has_a_score(learner: LearnerStore) -> None
     assert ask(learner.database, "whole", tenant="another") == [MISSING]
 
 
+def test_anothers_score_settles_nothing(learner: LearnerStore) -> None:
+    ingest_facts(
+        learner.database, learner.clock, [make_rollout("r1"), make_score(make_rollout("r1", tenant="another"))]
+    )
+    assert ask(learner.database, "r1") == [UNSCORED]
+    assert ask(learner.database, "r1", tenant="another") == [MISSING]
+
+
 def test_an_answer_without_a_token_is_settled_by_its_score(learner: LearnerStore) -> None:
     """It never trains anything, and is never sent again for that."""
     empty = make_rollout("empty", versions=[])

@@ -8,7 +8,6 @@ is sent by the next one on the same disk whose bus keeps its word.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -38,11 +37,13 @@ class Store(learner_pb2_grpc.LearnerServiceServicer):
 
     progress: dict[str, learner_pb2.RolloutProgress.ValueType] = field(default_factory=dict)
     tenants: set[str] = field(default_factory=set)
+    asked: int = 0
 
     async def FindStoredRollouts(
         self, request: learner_pb2.FindStoredRolloutsRequest, context: Any
     ) -> learner_pb2.FindStoredRolloutsResponse:
         self.tenants.add(request.tenant)
+        self.asked += 1
         return learner_pb2.FindStoredRolloutsResponse(
             progress=[self.progress.get(name, MISSING) for name in request.rollout_ids]
         )
@@ -94,9 +95,10 @@ async def test_an_answer_stays_until_the_store_has_it_and_its_score(
         queue = generator.room.recording.queue
         await generator.answer(generate_request(rollout_id=lost, tenant="acme"))
         await in_topic(2)
-        assert queue.count_kept() == 1 and servicer.tenants == {"acme"}
-        servicer.progress = {lost: UNSCORED}
-        await asyncio.sleep(0.5)  # whatever was due before the answer changed has gone out
+        await until(lambda: queue.count_kept() == 1, what="it is kept again")
+        assert servicer.tenants == {"acme"}
+        servicer.progress, asked = {lost: UNSCORED}, servicer.asked
+        await until(lambda: servicer.asked > asked + 1 and queue.count == 0, what="all that was due has gone out")
         before = times_in_topic(memory_bus)[lost]
         servicer.progress = {lost: UNSCORED, later: SETTLED}
         await generator.answer(generate_request(rollout_id=later, tenant="acme"))

@@ -139,7 +139,7 @@ async def test_the_generator_waits_for_what_is_being_written_and_empties_its_que
             await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
     sender.sending = frozenset({HIS[0]})
     await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
-    assert [name for name, _ in queue.oldest(10)] == [HIS[0], HIS[1]]
+    assert [one.rollout_id for one in queue.oldest(10)] == [HIS[0], HIS[1]]
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=HERS) == []
     queue.close()
 

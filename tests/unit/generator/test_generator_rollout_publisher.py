@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from services.generator.rollout_publisher import RolloutPublisher
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import OutgoingEvent, Record
-from services.shared.contracts.rollouts import encode_rollout
+from services.shared.contracts.rollouts import SENT_BEFORE, encode_rollout
 from services.shared.domain.errors import InvalidInput, Unavailable
 from services.shared.telemetry.metrics import Metrics
 from tests.support.facts import make_rollout
@@ -25,9 +26,11 @@ class ByHand:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Future[Record]]] = []
+        self.headers: list[dict[str, bytes]] = []
 
     def send(self, event: OutgoingEvent) -> Future[Record]:
         future: Future[Record] = Future()
+        self.headers.append(dict(event.headers))
         self.sent.append((event.key, future))
         return future
 
@@ -64,7 +67,7 @@ async def test_an_event_is_on_its_way_until_it_is_answered_not_until_its_time_ou
     kafka = ByHand()
     publisher = make_publisher(kafka, queue, ack_timeout_s=0.01)
     await publisher.record("r1", b"event")
-    assert [name for name, _ in queue.oldest(1)] == ["r1"], "its time was out, so that the disk has it"
+    assert [one.rollout_id for one in queue.oldest(1)] == ["r1"], "its time was out, so that the disk has it"
     queue.remove(["r1"])
     assert queue.oldest(1) == []
     assert publisher.sending == {"r1"}
@@ -78,7 +81,7 @@ async def test_a_batch_from_the_disk_is_on_its_way_from_its_reading_on(queue: Ro
     publisher = make_publisher(kafka, queue, ack_timeout_s=60.0)
     queue.put("r1", b"one")
     queue.put("r2", b"two")
-    assert queue.oldest(1) == [("r1", b"one")] and publisher.sending == {"r1"}
+    assert queue.oldest(1) == [("r1", b"one", 0)] and publisher.sending == {"r1"}
     publisher.start()
     await until(lambda: len(kafka.sent) == 2, what="the batch is handed over")
     assert publisher.sending == {"r1", "r2"}
@@ -99,7 +102,7 @@ async def test_where_kafkas_word_is_not_enough_the_disk_has_it_first_and_keeps_i
     await until(lambda: len(kafka.sent) == 1, what="it is handed over")
     kafka.sent[0][1].set_result(None)  # type: ignore[arg-type]  # nobody looks at the record
     await until(lambda: queue.count == 0, what="it waits no more")
-    assert [one[1:] for one in queue.kept(9, after=0)] == [("r1", "acme", 1, 100.0)]
+    assert [one[1:] for one in queue.kept(9, after=0)] == [("r1", "acme", 1, 1, 100.0)]
     await publisher.record("r2", event("r2"))
     await until(lambda: len(kafka.sent) == 2, what="the next goes by itself")
     kafka.sent[1][1].set_exception(InvalidInput("too large for the topic", reason="TOO_LARGE"))
@@ -108,6 +111,7 @@ async def test_where_kafkas_word_is_not_enough_the_disk_has_it_first_and_keeps_i
     queue.send_again(["r1"])
     publisher.wake()
     await until(lambda: [name for name, _ in kafka.sent] == ["r1", "r2", "r1"], what="it goes again when told so")
+    assert kafka.headers == [{}, {}, {SENT_BEFORE: b"1"}]
     kafka.sent[2][1].set_result(None)  # type: ignore[arg-type]
     await publisher.stop()
     assert queue.count_kept() == 1
@@ -141,13 +145,33 @@ async def test_what_was_recorded_goes_out_before_the_end(queue: RolloutQueue) ->
 
 async def test_an_end_does_not_wait_for_a_kafka_that_is_away(queue: RolloutQueue) -> None:
     kafka = ByHand()
-    publisher = make_publisher(kafka, queue, ack_timeout_s=0.01, keeps=True)
+    publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=True)
     publisher.start()
     await publisher.record("r1", event("r1"))
-    await until(lambda: len(kafka.sent) > 1, what="it was tried in vain")
-    async with asyncio.timeout(5):
+    await until(lambda: len(kafka.sent) == 1, what="it is handed over")
+    kafka.sent[0][1].set_exception(Unavailable("gone"))
+    await until(lambda: len(kafka.sent) == 2, what="it is tried again")
+    async with asyncio.timeout(10):
         await publisher.stop()
     assert queue.count == 1
+
+
+async def test_a_disk_that_fails_does_not_hide_that_kafka_is_back(
+    queue: RolloutQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=0.01)
+    publisher.start()
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "put", full)
+        with pytest.raises(sqlite3.OperationalError):
+            await publisher.record("r1", event("r1"))
+    await until(lambda: not publisher._away, what="Kafka is tried again")
+    await publisher.stop()
 
 
 def event(name: str) -> bytes:

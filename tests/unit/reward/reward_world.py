@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -102,9 +102,13 @@ class RewardWorld:
     def go_live(self, number: int = 0, heads: RewardHeads | None = None) -> str:
         return stage(self.models, heads or RewardHeads.zero(self.base.feature_count), self.folder, number=number)
 
-    def send(self, *rollouts: Rollout) -> None:
+    def send(self, *rollouts: Rollout, headers: Mapping[str, bytes] | None = None) -> None:
         for rollout in rollouts:
-            self.bus.append(OutgoingEvent(topic=ROLLOUTS, key=rollout.rollout_id, value=encode_rollout(rollout)))
+            self.bus.append(
+                OutgoingEvent(
+                    topic=ROLLOUTS, key=rollout.rollout_id, value=encode_rollout(rollout), headers=headers or {}
+                )
+            )
 
     def scores(self) -> list[Score]:
         return [decode_score(value) for value in self.values(SCORES)]

@@ -12,6 +12,7 @@ import pytest
 from services.reward.base_model import Answer, PassResult
 from services.reward.consumer import MOST_UNSCORABLE
 from services.shared.bus.interface import OutgoingEvent
+from services.shared.contracts.rollouts import SENT_BEFORE
 from services.shared.contracts.topics import ROLLOUTS, dead_letter_topic
 from services.shared.domain.errors import Unavailable
 from services.shared.domain.reward_terms import total
@@ -178,6 +179,19 @@ def test_one_that_comes_again_and_again_is_no_row_of_failures(tmp_path: Path) ->
         assert eventually(lambda number=number: world.committed() == 2 * number + 2)  # type: ignore[misc]
     assert world.consumer.running
     assert len(world.records(dead_letter_topic(ROLLOUTS))) == MOST_UNSCORABLE + 2
+    world.stop()
+
+
+def test_what_is_sent_again_is_no_evidence_against_the_model(tmp_path: Path) -> None:
+    """Rollouts that failed far apart come together when they come again."""
+    world = RewardWorld(folder=tmp_path, base=PoisonedBase(raises=True))
+    world.go_live()
+    number = MOST_UNSCORABLE + 2
+    world.send(*(_poisoned(f"bad{one}") for one in range(number)), headers={SENT_BEFORE: b"1"})
+    world.consumer.start()
+    assert eventually(lambda: world.committed() == number)
+    assert world.consumer.running
+    assert len(world.records(dead_letter_topic(ROLLOUTS))) == number
     world.stop()
 
 
