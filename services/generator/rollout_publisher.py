@@ -144,12 +144,9 @@ class RolloutPublisher:
                 raise result
         await asyncio.to_thread(self._note_sent, done)
         self._note_count()
-        sent_all = all(result is None or isinstance(result, InvalidInput) for result in results)
         if done and (self._away or not self._keeps):
             _log.info("rollouts_drained", sent=len(done), waiting=self._queue.count)
-        if sent_all:
-            self._away = False
-        return sent_all
+        return all(result is None or isinstance(result, InvalidInput) for result in results)
 
     def _note_sent(self, done: list[WaitingRollout]) -> None:
         """Kafka has these."""

@@ -159,6 +159,16 @@ async def test_what_was_sent_together_or_settled_out_of_turn_says_nothing_else(r
     assert room.kept() == [FIRST]
 
 
+async def test_an_earlier_one_that_is_settled_late_takes_nothing_back(room: Room) -> None:
+    for name in (FIRST, SECOND, THIRD):
+        room.put(name)
+    room.learner.progress = {FIRST: UNSCORED, SECOND: UNSCORED, THIRD: SETTLED}
+    await room.round(at=100)
+    room.learner.progress[FIRST] = SETTLED
+    await room.round(at=110)
+    assert await room.round(at=160) == [SECOND]
+
+
 async def test_what_was_sent_twice_shows_nothing_of_others(room: Room) -> None:
     """Its first copy may have been scored: `reward` need not have come as far as the second."""
     room.put(FIRST)
@@ -189,6 +199,11 @@ async def test_while_the_learner_is_away_everything_stays(room: Room) -> None:
     room.learner.away = False
     # A learner that has just started has not read what came meanwhile.
     assert [at for at in (1_001, 1_010, 1_011) if await room.round(at=at)] == [1_011]
+    room.learner.away = True
+    with pytest.raises(Unavailable):
+        await room.round(at=2_000)
+    room.learner.away = False
+    assert [at for at in (2_001, 2_020, 2_021) if await room.round(at=at)] == [2_021]
 
 
 async def test_while_kafka_is_away_nothing_more_is_made_to_wait(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +213,7 @@ async def test_while_kafka_is_away_nothing_more_is_made_to_wait(room: Room, monk
     room.kafka_away = True
     for number in range(2):
         room.queue.put(f"waits{number}", b"event")
-    for at in (1_000, 1_100):
+    for at in (1_000, 1_100, 1_200, 1_300):
         await room.round(at=at)
     assert room.queue.count == 2
 
