@@ -103,7 +103,7 @@ class Metrics:
     def _find(self, name: str, cls: type[_I], labels: dict[str, str]) -> _I:
         spec = CATALOGUE.get(name)
         if spec is None:
-            raise Misconfigured(f"No metric {name!r} in the catalogue (services/shared/telemetry/catalogue.py).")
+            raise Misconfigured(f"No metric {name!r} in the catalogue (services/shared/telemetry/catalogue).")
         if _CLASSES[spec.kind] is not cls:
             raise Misconfigured(f"{name} is a {spec.kind}; it cannot be used as a {cls.__name__.lower()}.")
         if set(labels) != set(spec.labels):

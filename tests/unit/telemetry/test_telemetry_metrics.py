@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from services.shared.domain.errors import Misconfigured
-from services.shared.telemetry.catalogue import CATALOGUE, render_page
+from services.shared.telemetry.catalogue import CATALOGUE
+from services.shared.telemetry.catalogue.page import render_page
 from services.shared.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[3]
