@@ -41,12 +41,16 @@ async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: S
     await users
     journal.close()
     acknowledged = [thumb.feedback_id for thumb in read_thumbs(journal.path)]
-    await eventually(
-        lambda: probe.feedback() >= len(acknowledged), within_s=60, what="the store has taken in what was acknowledged"
-    )
-    assert set((await asyncio.to_thread(scripted_loop.stop)).values()) == {0}
+    assert len(acknowledged) > 20, "too little load to say anything"
     with opened(tmp_path / "store.db") as database:
-        assert_nothing_lost(database, acknowledged)
+        await eventually(
+            lambda: set(acknowledged) <= set(held_by_slots(database)),
+            within_s=90,
+            what="acknowledged thumbs stored",
+        )
+        assert set((await asyncio.to_thread(scripted_loop.stop)).values()) == {0}
+        held = held_by_slots(database)
+        assert len(held) == len(set(held)), "a thumb that counts twice"
         assert_trained_at_most_once(database)
 
 
@@ -78,7 +82,7 @@ async def goes_on(probe: LearnerProbe, journal: Journal, releases: int, thumbs: 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Database]:
-    """The store, when no service has it open any more."""
+    """The loop's store, beside the learner."""
     database = open_database(f"sqlite:///{path}")
     try:
         yield database
@@ -86,14 +90,12 @@ def opened(path: Path) -> Iterator[Database]:
         database.close()
 
 
-def assert_nothing_lost(database: Database, acknowledged: list[str]) -> None:
-    """By id: acknowledged is stored, and holds exactly one slot."""
-    slots = tables.feedback_slots
+def held_by_slots(database: Database) -> list[str]:
+    """Feedback ids, one for each slot. A thumb that was stored and whose acknowledgement a kill cut off is among them:
+    so ids are compared, and not how many there are.
+    """
     with database.read() as connection:
-        held = list(connection.scalars(select(slots.c.feedback_id)))
-    assert len(acknowledged) > 20, "too little load to say anything"
-    assert set(acknowledged) - set(held) == set(), "acknowledged thumbs that are not in the store"
-    assert len(held) == len(set(held)), "a thumb that counts twice"
+        return list(connection.scalars(select(tables.feedback_slots.c.feedback_id)))
 
 
 def assert_trained_at_most_once(database: Database) -> None:
