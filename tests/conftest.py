@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,23 @@ import pytest
 from hypothesis import settings
 
 from services.embedded.brokers import Broker
+from services.embedded.ports import PORTS, choose_from
 from services.shared.settings.model import BusSettings
 from tests.support.brokers import SharedBroker, running_broker, shared_broker
 
-settings.register_profile("shared machine", deadline=None)  # an example may take long while others use the machine
+settings.register_profile(
+    "shared machine",
+    deadline=None,  # an example may take long while others use the machine
+    derandomize="CI" in os.environ,  # there a change is judged, and not what chance finds beside it
+)
 settings.load_profile("shared machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Test processes that run side by side take their ports from parts of their own."""
+    here = getattr(config, "workerinput", {"workerid": "gw0", "workercount": 1})
+    number, count = int(here["workerid"].removeprefix("gw")), int(here["workercount"])
+    choose_from(PORTS[number::count])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

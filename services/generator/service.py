@@ -25,6 +25,9 @@ from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import FinishReason
 from services.shared.releases.follower import FollowerStatus
 
+ROUNDED_UP = 0.01
+ON_THE_WAY_S = 0.1
+
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     """What raises becomes a rich status in the server's interceptor."""
@@ -43,7 +46,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         """See generator.proto."""
         check_said_by(request)
         remaining_s = context.time_remaining()
-        ends = time.monotonic() + (remaining_s if remaining_s is not None else float("inf"))
+        ends = time.monotonic() + (float("inf") if remaining_s is None else _client_patience_s(remaining_s))
         session = self._sessions.open(request_from_proto(request), remaining_s=remaining_s)
         try:
             async for part in session.parts():
@@ -121,3 +124,12 @@ def _finished_to_proto(part: Finished) -> generator_pb2.GenerationFinished:
         behaviour_log_probs=part.behaviour_log_probs,
         prompt_tokens=part.prompt_tokens,
     )
+
+
+def _client_patience_s(remaining_s: float) -> float:
+    """When the client's own clock has surely run out, in seconds from now, at the earliest.
+
+    gRPC sends a deadline rounded up, by one percent at most, and the client counts from before it was sent: so its
+    cancellation comes a little before the deadline that is known here.
+    """
+    return remaining_s * (1 - ROUNDED_UP) - ON_THE_WAY_S

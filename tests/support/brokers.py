@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.embedded.brokers import Broker, make_broker
 from services.embedded.ports import free_port
+from services.shared.bus import open_bus
+from services.shared.bus.interface import Bus
+from services.shared.contracts.topics import TopicPage
+from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
 
 START_TIMEOUT_S = 60.0
+ACK_TIMEOUT_S = 30.0
+"""A broker that is there acknowledges in the end, however busy the machine is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,7 @@ class SharedBroker:
             "bootstrap_servers": self.bootstrap_servers,
             "topic_prefix": f"t{uuid.uuid4().hex[:10]}.",
             "embedded": self.embedded,
+            "ack_timeout_s": ACK_TIMEOUT_S,
         }
         return BusSettings.model_validate({**values, **changes})
 
@@ -56,3 +64,18 @@ def shared_broker(choice: str, data_dir: Path) -> Iterator[SharedBroker]:
         return
     with running_broker(choice, data_dir) as broker:
         yield SharedBroker(bootstrap_servers=broker.bootstrap_servers, embedded=broker.embedded)
+
+
+def bus_with_topics(settings: BusSettings, pages: Iterable[TopicPage]) -> Bus:
+    """On a broker that is up, though it may be busy for a moment. Raises Unavailable when it stays away."""
+    bus, wanted = open_bus(settings), list(pages)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            bus.ensure_topics(wanted)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                bus.close()
+                raise
+        else:
+            return bus

@@ -51,6 +51,9 @@ class TestGenerator(generator_pb2_grpc.GeneratorServiceServicer):
     """Raised one a call, before anything is sent."""
     fail_after_words: int | None = None
     """Ends each call with UNAVAILABLE after so many words."""
+    hold_after_words: int | None = None
+    """Each call waits for `go_on` after so many words."""
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[generator_pb2.GenerateRequest] = field(default_factory=list)
     deadlines_s: list[float] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -88,6 +91,8 @@ class TestGenerator(generator_pb2_grpc.GeneratorServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
             await asyncio.sleep(self.token_interval_s)
             yield generator_pb2.GenerateResponse(delta=generator_pb2.GenerationDelta(text=word, response_tokens=count))
+            if count == self.hold_after_words:
+                await self.go_on.wait()
         yield generator_pb2.GenerateResponse(finished=self._finished(len(words)))
 
     def _finished(self, tokens: int) -> generator_pb2.GenerationFinished:
@@ -337,7 +342,7 @@ async def start_generator(generator: TestGenerator, port: int = 0) -> tuple[grpc
     return server, bound
 
 
-async def until(condition: Any, *, what: str, within_s: float = 10.0) -> None:
+async def until(condition: Any, *, what: str, within_s: float = 30.0) -> None:
     """Polls an async or plain condition. Raises AssertionError at the deadline."""
     async with asyncio.timeout(within_s):
         try:

@@ -27,7 +27,7 @@ from services.shared.store.tables import feedback, ingest_offsets, rollouts, sco
 from tests.support.facts import make_rollout, make_score, make_thumb
 from tests.support.learner_store import Fact
 
-ACK_TIMEOUT_S = 30.0
+ACK_TIMEOUT_S = 60.0
 
 
 def event_of(fact: Fact) -> OutgoingEvent:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T | None], *, within_s: float = 10.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T | None], *, within_s: float = 30.0, what: str = "") -> T:
     """The first true value of `condition`. Raises AssertionError at the deadline."""
     deadline = time.monotonic() + within_s
     while True:

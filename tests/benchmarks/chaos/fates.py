@@ -1,4 +1,8 @@
-"""Where did it go? `GET /v1/feedback/{id}` for everything that was acknowledged, until all states are final."""
+"""Where did it go? `GET /v1/feedback/{id}` for everything that was acknowledged, until all states are final.
+
+*Orphaned* is not the last word: the rollout may lie on a disk and come late, or be sent again. So orphans are asked
+about until the time is over, all but those that are explained; these get `ORPHANS_WAIT_S`.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,24 @@ ORPHANS_WAIT_S = 5.0
 class Fates:
     """`states` by feedback id, as last heard; not known: "". `settle` asks until all are final or the time is over."""
 
-    def __init__(self, url: str, statements: Sequence[Statement], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        statements: Sequence[Statement],
+        *,
+        may_be_orphaned: Callable[[Statement], bool],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`may_be_orphaned`: a kill explains it."""
         self._url = url
         self._statements = statements
+        self._may_be_orphaned = may_be_orphaned
         self._now = now
         self.states = {statement.feedback_id: "" for statement in statements}
         self.final = 0
 
     async def settle(self, within_s: float) -> None:
-        """An orphan's rollout may lie on a disk and come late, so orphans are asked once more when all others are
-        final, after `ORPHANS_WAIT_S`.
-        """
+        """First the others, then the orphans."""
         deadline = self._now() + within_s
         async with httpx.AsyncClient(base_url=self._url, timeout=10.0) as http:
             while open_ones := [one for one in self._statements if self.states[one.feedback_id] not in FINAL]:
@@ -38,9 +49,10 @@ class Fates:
                 if self._now() > deadline:
                     return
                 await asyncio.sleep(ROUND_S)
-            deadline = min(deadline, self._now() + ORPHANS_WAIT_S)
+            explained_by = self._now() + ORPHANS_WAIT_S
             while orphans := [one for one in self._statements if self.states[one.feedback_id] == "orphaned"]:
-                if self._now() > deadline:
+                now = self._now()
+                if now > deadline or (now > explained_by and all(map(self._may_be_orphaned, orphans))):
                     return
                 await asyncio.sleep(ROUND_S)
                 await self._ask(http, orphans, deadline)

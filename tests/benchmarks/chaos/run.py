@@ -18,7 +18,7 @@ from tests.benchmarks.chaos.killer import Killer, Pace, Progress, Stalled, Strik
 from tests.benchmarks.chaos.load import Load, LoadSettings
 from tests.benchmarks.chaos.statements import Ledger
 from tests.benchmarks.chaos.store_view import StoreView, read_store, read_totals
-from tests.benchmarks.chaos.verdict import Verdict, judge
+from tests.benchmarks.chaos.verdict import Verdict, explains_orphan, judge
 from tests.benchmarks.chaos.weather import Weather
 from tests.benchmarks.chaos.world import World, WorldSettings
 
@@ -152,8 +152,13 @@ class ChaosRun:
         self._phase = "settling"
         settings, began = self._settings, time.monotonic()
         await asyncio.to_thread(self._world.wait_up, settings.settle_s)
-        statements = [told.statement for told in self._load.ledger.acknowledged]
-        self._fates = Fates(self._world.plan.page_url, statements)
+        ledger, blows = self._load.ledger, self._log.blows
+        statements = [told.statement for told in ledger.acknowledged]
+        self._fates = Fates(
+            self._world.plan.page_url,
+            statements,
+            may_be_orphaned=lambda one: explains_orphan(ledger.answers[one.rollout_id], blows) is not None,
+        )
         left_s = began + settings.settle_s - time.monotonic() + len(statements) / settings.states_per_s
         await self._fates.settle(max(5.0, left_s))
         return self._fates.states

@@ -50,14 +50,13 @@ def judge(ledger: Ledger, store: StoreView, states: Mapping[str, str], blows: Se
         counted_twice=find_counted_twice(ledger, store),
         trained_twice=find_trained_twice(store),
     )
-    kills = [blow for blow in blows if blow.what == KILL and blow.target == EXPLAINS_ORPHANS]
     for told in ledger.acknowledged:
         feedback_id, rollout_id = told.statement.feedback_id, told.statement.rollout_id
         state = states.get(feedback_id, "")
         if state not in FINAL:
             verdict.unresolved.append(f"{feedback_id} is {state or 'not known'}")
         elif state == "orphaned":
-            _explain(verdict, feedback_id, ledger.answers[rollout_id], kills)
+            _explain(verdict, feedback_id, ledger.answers[rollout_id], blows)
     return verdict
 
 
@@ -119,12 +118,19 @@ def experiences_trained(store: StoreView) -> int:
     return len({rollout_id for version, rollout_id in store.policy_uses if version in published})
 
 
-def _explain(verdict: Verdict, feedback_id: str, answer: Answer, kills: Sequence[Blow]) -> None:
+def explains_orphan(answer: Answer, blows: Iterable[Blow]) -> Blow | None:
+    """The kill that may have taken along the answer's rollout. None: it must not be lost."""
+    if answer.complete:
+        return None
+    kills = [blow for blow in blows if blow.what == KILL and blow.target == EXPLAINS_ORPHANS]
     near = [kill for kill in kills if answer.asked_at <= kill.at <= answer.ended_at + NEAR_S]
+    return min(near, key=lambda one: abs(one.at - answer.ended_at), default=None)
+
+
+def _explain(verdict: Verdict, feedback_id: str, answer: Answer, blows: Sequence[Blow]) -> None:
     verdict.orphans_of_whole_answers += answer.complete
     whole = "whole" if answer.complete else "broken off"
-    if near and not answer.complete:
-        kill = min(near, key=lambda one: abs(one.at - answer.ended_at))
+    if kill := explains_orphan(answer, blows):
         verdict.orphans.append(
             f"{feedback_id} on {answer.rollout_id} ({whole}, ended {answer.ended_at:.2f}): {kill.target} was killed at"
             f" {kill.at:.2f}"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from services.embedded.brokers import Broker
-from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.bus.memory import MemoryBus
 from services.shared.contracts.topics import TopicPage
 from services.shared.settings.model import BusSettings
+from tests.support.brokers import bus_with_topics
 
 SPREAD = TopicPage(
     name="spread",
@@ -28,7 +28,8 @@ SPREAD = TopicPage(
     example="{}",
 )
 MAX_EVENT_BYTES = 100_000
-ACK_TIMEOUT_S = 2.0
+ACK_TIMEOUT_S = 4.0
+"""So long a set-up's send may take on a busy machine; an outage is told after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,10 @@ def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     opened: Bus
     if request.param == "memory":
         opened = MemoryBus(BusSettings(max_event_bytes=MAX_EVENT_BYTES))
+        opened.ensure_topics([SPREAD])
     else:
         settings: BusSettings = request.getfixturevalue("bus_settings")
-        opened = open_bus(settings.model_copy(update={"max_event_bytes": MAX_EVENT_BYTES}))
-    opened.ensure_topics([SPREAD])
+        opened = bus_with_topics(settings.model_copy(update={"max_event_bytes": MAX_EVENT_BYTES}), [SPREAD])
     yield opened
     opened.close()
 
@@ -63,11 +64,11 @@ def outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
         yield Outage(bus=memory, stop=memory.go_away, start=memory.come_back)
         return
     broker: Broker = request.getfixturevalue("own_broker")
-    bus = open_bus(
+    bus = bus_with_topics(
         BusSettings(
             bootstrap_servers=broker.bootstrap_servers, max_event_bytes=MAX_EVENT_BYTES, ack_timeout_s=ACK_TIMEOUT_S
-        )
+        ),
+        [SPREAD],
     )
-    bus.ensure_topics([SPREAD])
     yield Outage(bus=bus, stop=broker.stop, start=lambda: broker.start(60))
     bus.close()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from services.embedded.brokers import Broker
 from services.embedded.ports import is_free
-from services.shared.bus import open_bus
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.settings.model import BusSettings
 from tests.contract.bus.conftest import SPREAD
+from tests.support.brokers import bus_with_topics
 from tests.support.reading import assign_all, read_count
 
 
 def test_a_broker_keeps_its_data_over_restarts_and_leaves_nothing_behind(own_broker: Broker) -> None:
     settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers)
-    bus = open_bus(settings)
-    bus.ensure_topics([SPREAD])
+    bus = bus_with_topics(settings, [SPREAD])
     publisher = bus.publisher("writer")
     for number in range(20):
         publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"kept")).result(timeout=10)
@@ -29,8 +28,7 @@ def test_a_broker_keeps_its_data_over_restarts_and_leaves_nothing_behind(own_bro
     own_broker.start(60)
     own_broker.start(60)
 
-    again = open_bus(settings)
-    again.ensure_topics([SPREAD])
+    again = bus_with_topics(settings, [SPREAD])
     reader = again.log_reader("second")
     assign_all(reader, SPREAD.name)
     assert {record.key for record in read_count(reader, 20)} == {str(number) for number in range(20)}
@@ -46,8 +44,7 @@ def test_a_broker_keeps_its_data_over_restarts_and_leaves_nothing_behind(own_bro
 def test_a_killed_broker_serves_again_what_it_still_has(own_broker: Broker) -> None:
     """Apache Kafka loses nothing that it acknowledged; the embedded broker may lose its tail, and only that."""
     settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers)
-    bus = open_bus(settings)
-    bus.ensure_topics([SPREAD])
+    bus = bus_with_topics(settings, [SPREAD])
     publisher = bus.publisher("writer")
     events = [OutgoingEvent(topic=SPREAD.name, key="one", value=str(number).encode()) for number in range(200)]
     acknowledged = [future.result(timeout=20) for future in [publisher.send(event) for event in events]]
@@ -55,8 +52,7 @@ def test_a_killed_broker_serves_again_what_it_still_has(own_broker: Broker) -> N
     own_broker.start(60)
     bus.close()
 
-    again = open_bus(settings)
-    again.ensure_topics([SPREAD])
+    again = bus_with_topics(settings, [SPREAD])
     reader = again.log_reader("reader")
     kept = sum(reader.end_offsets(reader.places(SPREAD.name)).values())
     if not own_broker.embedded:

@@ -17,6 +17,7 @@ from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.domain.errors import Busy, InvalidInput, Unavailable
 from services.shared.settings.model import BusSettings
 from tests.contract.bus.conftest import SPREAD
+from tests.support.brokers import bus_with_topics
 from tests.support.reading import assign_all, read_count
 
 TOPIC = SPREAD.name
@@ -28,8 +29,7 @@ def event(number: int, size: int = 10) -> OutgoingEvent:
 
 def test_an_event_that_the_broker_finds_too_large_harms_no_other(bus_settings: BusSettings) -> None:
     """MESSAGE_TOO_LARGE makes an idempotent producer fail for ever; the publisher must go on with another."""
-    bus = open_bus(bus_settings)
-    bus.ensure_topics([replace(SPREAD, max_message_bytes=40_000)])
+    bus = bus_with_topics(bus_settings, [replace(SPREAD, max_message_bytes=40_000)])
     publisher = bus.publisher("writer")
     sizes = {number: 60_000 if number % 20 == 7 else 10 for number in range(100)}
     futures = {number: publisher.send(event(number, size)) for number, size in sizes.items()}
@@ -49,27 +49,25 @@ def test_an_event_that_the_broker_finds_too_large_harms_no_other(bus_settings: B
 
 
 def test_more_than_the_bound_in_flight_is_refused_at_once(own_broker: Broker) -> None:
-    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, max_in_flight=20, ack_timeout_s=2.0)
-    bus = open_bus(settings)
-    bus.ensure_topics([SPREAD])
+    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, max_in_flight=20, ack_timeout_s=4.0)
+    bus = bus_with_topics(settings, [SPREAD])
     publisher = bus.publisher("writer")
     publisher.send(event(0)).result(timeout=10)
     own_broker.stop()
     futures = [publisher.send(event(number)) for number in range(30)]
-    errors = [future.exception(timeout=4) for future in futures]
+    errors = [future.exception(timeout=30) for future in futures]
     assert [type(error) for error in errors] == [Unavailable] * 20 + [Busy] * 10
     assert isinstance(errors[-1], Busy)
     assert errors[-1].retry_after
     own_broker.start(60)
-    deadline = time.monotonic() + 30
-    while publisher.send(event(1)).exception(timeout=4) is not None:
+    deadline = time.monotonic() + 60
+    while publisher.send(event(1)).exception(timeout=30) is not None:
         assert time.monotonic() < deadline, "the places in the bound were not given back"
     bus.close()
 
 
 async def test_someone_who_stops_waiting_takes_no_event_back(bus_settings: BusSettings) -> None:
-    bus = open_bus(bus_settings)
-    bus.ensure_topics([SPREAD])
+    bus = bus_with_topics(bus_settings, [SPREAD])
     publisher = bus.publisher("writer")
     waiting = asyncio.create_task(publisher.publish(event(1)))
     await asyncio.sleep(0)
@@ -84,7 +82,7 @@ async def test_someone_who_stops_waiting_takes_no_event_back(bus_settings: BusSe
 
 
 def test_the_event_loop_goes_on_while_the_broker_is_away() -> None:
-    bus = open_bus(BusSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_s=1.0))
+    bus = open_bus(BusSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_s=5.0))
     publisher = bus.publisher("writer")
 
     async def count_ticks_while_publishing() -> tuple[int, object]:
@@ -104,8 +102,7 @@ def test_the_event_loop_goes_on_while_the_broker_is_away() -> None:
 
 
 def test_topics_get_the_partitions_of_their_pages(bus_settings: BusSettings) -> None:
-    bus = open_bus(bus_settings)
-    bus.ensure_topics([SPREAD])
+    bus = bus_with_topics(bus_settings, [SPREAD])
     with KafkaConnection(bus_settings).admin() as admin:
         name = bus_settings.topic_prefix + TOPIC
         (topic,) = admin.describe_topics([name])
@@ -121,8 +118,7 @@ def test_a_member_that_looks_for_its_coordinator_in_vain_is_given_up(
     """kafka-python does so after a broker was killed, at times: its polls return nothing, silently and for ever."""
     monkeypatch.setattr(kafka_readers, "COORDINATOR_TIMEOUT_S", 1.0)
     monkeypatch.setattr(BaseCoordinator, "lookup_coordinator", lambda coordinator: Future())
-    bus = open_bus(bus_settings)
-    bus.ensure_topics([SPREAD])
+    bus = bus_with_topics(bus_settings, [SPREAD])
     bus.publisher("writer").send(event(1)).result(timeout=10)
     lost = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
     deadline = time.monotonic() + 30

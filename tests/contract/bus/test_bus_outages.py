@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.shared.bus.interface import OutgoingEvent, Publisher, Record
+from services.shared.bus.interface import OutgoingEvent, Place, Publisher, Record
 from services.shared.domain.errors import Unavailable
 from tests.contract.bus.conftest import ACK_TIMEOUT_S, SPREAD, Outage
 from tests.support.reading import assign_all, read_count
@@ -15,6 +15,8 @@ TOPIC = SPREAD.name
 RECOVERY_S = 30.0
 TOLD_WITHIN_S = 10 * ACK_TIMEOUT_S
 """Far more than it takes: the machine may be busy."""
+AT_ONCE_S = ACK_TIMEOUT_S / 4
+"""A single send that waited for the broker would take longer: a producer blocks for two seconds."""
 
 
 def event(number: int) -> OutgoingEvent:
@@ -23,11 +25,11 @@ def event(number: int) -> OutgoingEvent:
 
 def test_sending_into_an_outage_fails_in_time_and_never_blocks(outage: Outage) -> None:
     publisher = outage.bus.publisher("writer")
-    publisher.send(event(0)).result(timeout=10)
+    publisher.send(event(0)).result(timeout=TOLD_WITHIN_S)
     outage.stop()
     started = time.monotonic()
     futures = [publisher.send(event(number)) for number in range(1, 50)]
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < AT_ONCE_S
     for future in futures:
         with pytest.raises(Unavailable):
             future.result(timeout=TOLD_WITHIN_S)
@@ -40,7 +42,7 @@ def test_a_publisher_made_during_an_outage_works_after_it(outage: Outage) -> Non
     started = time.monotonic()
     publisher = outage.bus.publisher("early")
     refused = publisher.send(event(0))
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < AT_ONCE_S
     with pytest.raises(Unavailable):
         refused.result(timeout=TOLD_WITHIN_S)
     outage.start()
@@ -51,7 +53,7 @@ def test_a_publisher_made_during_an_outage_works_after_it(outage: Outage) -> Non
 def test_a_publisher_whose_events_ran_out_of_time_works_after_the_outage(outage: Outage) -> None:
     """kafka-python's idempotent producer sends nothing more after a batch of it has expired."""
     publisher = outage.bus.publisher("writer")
-    publisher.send(event(0)).result(timeout=10)
+    publisher.send(event(0)).result(timeout=TOLD_WITHIN_S)
     outage.stop()
     for round_ in range(3):
         futures = [publisher.send(event(100 * round_ + number)) for number in range(20)]
@@ -61,7 +63,7 @@ def test_a_publisher_whose_events_ran_out_of_time_works_after_the_outage(outage:
     outage.start()
     assert send_until_acknowledged(publisher, event(1000)).value == b"1000"
     for number in range(1001, 1050):
-        publisher.send(event(number)).result(timeout=10)
+        publisher.send(event(number)).result(timeout=TOLD_WITHIN_S)
     publisher.close(5)
 
 
@@ -77,7 +79,7 @@ def send_until_acknowledged(publisher: Publisher, outgoing: OutgoingEvent) -> Re
 
 def test_nothing_acknowledged_is_missing_after_a_restart(outage: Outage) -> None:
     publisher = outage.bus.publisher("writer")
-    before = [publisher.send(event(number)).result(timeout=10) for number in range(100)]
+    before = [publisher.send(event(number)).result(timeout=TOLD_WITHIN_S) for number in range(100)]
     outage.stop()
     lost = publisher.send(event(1000))
     with pytest.raises(Unavailable):
@@ -86,16 +88,20 @@ def test_nothing_acknowledged_is_missing_after_a_restart(outage: Outage) -> None
     after = [send_until_acknowledged(publisher, event(number)) for number in range(100, 200)]
     reader = outage.bus.log_reader("reader")
     assign_all(reader, TOPIC)
-    read = {(record.place, record.offset): record.value for record in read_count(reader, 200, patient=True)}
-    for record in before + after:
-        assert read[record.place, record.offset] == record.value
+    sent = {(record.place, record.offset): record.value for record in before + after}
+    assert len(sent) == 200
+    read: dict[tuple[Place, int], bytes] = {}
+    while not sent.keys() <= read.keys():  # what nobody was told of may be there too
+        for record in read_count(reader, 1, patient=True):
+            read[record.place, record.offset] = record.value
+    assert {at: read[at] for at in sent} == sent
     reader.close()
     publisher.close(5)
 
 
 def test_readers_are_told_of_an_outage_and_go_on_after_it(outage: Outage) -> None:
     publisher = outage.bus.publisher("writer")
-    publisher.send(event(0)).result(timeout=10)
+    publisher.send(event(0)).result(timeout=TOLD_WITHIN_S)
     reader = outage.bus.log_reader("reader")
     assign_all(reader, TOPIC)
     group = outage.bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
@@ -109,7 +115,7 @@ def test_readers_are_told_of_an_outage_and_go_on_after_it(outage: Outage) -> Non
                 assert each.poll(0.5) == []
     outage.start()
     send_until_acknowledged(publisher, event(1))
-    assert [record.value for record in read_count(reader, 1, patient=True)] == [b"1"]
+    assert {record.value for record in read_count(reader, 1, patient=True)} == {b"1"}
     assert b"1" in {record.value for record in read_count(group, 1, patient=True)}
     reader.close()
     group.close()
@@ -117,7 +123,7 @@ def test_readers_are_told_of_an_outage_and_go_on_after_it(outage: Outage) -> Non
 
 
 def test_readers_opened_during_an_outage_work_after_it(outage: Outage) -> None:
-    outage.bus.publisher("writer").send(event(0)).result(timeout=10)
+    outage.bus.publisher("writer").send(event(0)).result(timeout=TOLD_WITHIN_S)
     outage.stop()
     reader = outage.bus.log_reader("reader")
     group = outage.bus.group_reader(group="g", member_id="member-0", topic=TOPIC)

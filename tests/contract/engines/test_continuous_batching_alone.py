@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from services.generator.engines.continuous_batching import ContinuousBatchingEngine
-from services.generator.engines.interface import spans_of
+from services.generator.engines.interface import EngineFinished, EngineToken, spans_of
 from services.shared.domain.errors import Corrupt, Unavailable
 from services.shared.domain.rollout import FinishReason, KvHistory
 from services.shared.ids import utc_now
-from tests.contract.engines.cases import collect, plain, request
+from tests.contract.engines.cases import LONG_SEEDS, collect, plain, request, split
 from tests.support.generator_room import until
 from tests.support.policy_releases import plain_model, recompute_log_probs
 
@@ -43,9 +43,14 @@ async def test_a_prompt_half_read_at_a_flip_is_read_again(
     """Prompts of 600 tokens take 38 steps of 16; flips come meanwhile. Spans must still tell the whole truth."""
     models = {version: plain_model(tiny_model, folder) for version, folder in releases.items()}
     prompt = tuple(3 + index % 250 for index in range(600))
-    answers = [asyncio.create_task(collect(engine, request(f"long{i}", plain(20, seed=i), prompt))) for i in range(4)]
+    answers: list[asyncio.Task[tuple[list[EngineToken], EngineFinished]]] = []
     restarted = 0
-    for version in ("v1", "v2") * 4:
+    for attempt, version in enumerate(("v1", "v2") * 20):
+        if restarted and attempt >= 8:
+            break
+        if attempt % 8 == 0:
+            names = [f"long{attempt}-{i}" for i in range(4)]
+            answers += [asyncio.create_task(collect(engine, request(name, plain(20), prompt))) for name in names]
         engine.stage(version, releases[version])
         processor = engine._manager.batch_processor
         before = {s.request_id: s.position_offset for s in processor.scheduler.active_requests.values()}
@@ -131,10 +136,10 @@ async def test_a_dead_decode_loop_ends_every_request_and_says_so(engine: Continu
     def broken(*_: object) -> None:
         raise RuntimeError("planted")
 
-    running = asyncio.create_task(collect(engine, request("doomed", plain(500))))
-    await asyncio.sleep(0.02)
+    stream = engine.submit(request("doomed", plain(500, seed=LONG_SEEDS[0])))
+    first = await anext(stream)
     engine._manager.batch_processor._generation_step = broken
-    _, finished = await running
+    _, finished = split([first, *[event async for event in stream]])
     assert finished.reason is FinishReason.ERROR and "planted" in finished.message
     await until(lambda: bool(engine.failure), what="the engine says that it failed")
     with pytest.raises(Unavailable):

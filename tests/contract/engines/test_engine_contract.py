@@ -11,7 +11,7 @@ import pytest
 from services.generator.engines.interface import EngineEvent, EngineFinished, EngineToken, spans_of
 from services.shared.domain.errors import FailedPrecondition, InvalidInput, Unavailable
 from services.shared.domain.rollout import FinishReason, KvHistory, Sampling
-from tests.contract.engines.cases import EngineCase, collect, plain, request, split
+from tests.contract.engines.cases import LONG_SEEDS, EngineCase, collect, plain, request, split
 
 
 async def test_nothing_is_drawn_before_a_version_is_live(case: EngineCase) -> None:
@@ -119,7 +119,7 @@ async def test_staging_and_flipping_again_change_nothing(case: EngineCase) -> No
 
 async def test_cancelling_ends_one_request_alone(case: EngineCase) -> None:
     await asyncio.to_thread(case.go_live, "v0")
-    asked = [request(f"r{i}", plain(300, seed=i + 50)) for i in range(3)]
+    asked = [request(f"r{i}", plain(300, seed=seed)) for i, seed in enumerate(LONG_SEEDS)]
     gone = case.engine.submit(asked[0])
     others = [asyncio.create_task(collect(case.engine, one)) for one in asked[1:]]
     seen = await _take(gone, 2)

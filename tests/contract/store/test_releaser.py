@@ -26,6 +26,7 @@ from services.shared.store.database import Database
 from services.shared.store.tables import announcements, leases, outbox, releases
 from tests.support.facts import policy_version, reward_version
 from tests.support.learner_store import METRICS, LearnerStore, ManualClock
+from tests.support.patience import eventually
 from tests.support.small_log import SmallLog
 
 REPEAT_S = 30.0
@@ -236,6 +237,7 @@ class TestLeadership:
         with pytest.raises(Fenced):
             office.releaser.step()
         office.releaser.start()
+        eventually(lambda: office.failures, what="it stops")
         office.releaser.drain(10)
         assert isinstance(office.failures[0], Fenced)
 

@@ -79,7 +79,7 @@ def test_a_second_arrival_changes_nothing(database: Database, clock: ManualClock
     assert canonical_dump(database) == before
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rollout=events.rollouts)
 def test_a_rollout_comes_back_from_sql_as_it_was(database: Database, rollout: Rollout) -> None:
     decoded = decode_rollout(encode_rollout(rollout))

@@ -45,7 +45,7 @@ async def test_the_network_is_whole_slow_cut_and_reset(proxied: tuple[TcpProxy, 
 
     async def heard() -> bytes:
         writer.write(WORD)
-        return await asyncio.wait_for(reader.readline(), 5.0)
+        return await asyncio.wait_for(reader.readline(), 30.0)
 
     assert await heard() == WORD
     proxy.slow(0.1)
@@ -61,7 +61,7 @@ async def test_the_network_is_whole_slow_cut_and_reset(proxied: tuple[TcpProxy, 
     assert await waiting == WORD
     proxy.reset()
     with pytest.raises(ConnectionResetError):
-        assert await asyncio.wait_for(reader.readline(), 5.0) != b""
+        assert await asyncio.wait_for(reader.readline(), 30.0) != b""
     writer.close()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     assert await heard() == WORD

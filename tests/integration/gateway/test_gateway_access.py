@@ -197,16 +197,20 @@ async def test_a_revoked_key_is_refused_within_the_interval(tmp_path: Path, keys
         async def gone() -> bool:
             return (await ask(gateway, chat)).status_code == 401
 
-        await until(gone, what="the revoked key to be refused", within_s=5)
+        await until(gone, what="the revoked key to be refused")
         assert "revoked" in refused(await ask(gateway, chat), 401, "api_key_unknown")["message"]
         assert (await ask(gateway, kept)).status_code == 200
 
 
 async def test_keys_outlive_a_restart_while_the_learner_is_away(tmp_path: Path, keys: Keys) -> None:
     chat = keys.make(Scope.CHAT)
+
+    def copies() -> list[Path]:
+        return [path for path in (tmp_path / "access").iterdir() if path.suffix == ".json"]
+
     async with knowing(tmp_path, keys, chat):
-        pass
-    (copy,) = (tmp_path / "access").iterdir()
+        await until(copies, what="the copy on disk")
+    (copy,) = copies()
     assert chat.text not in copy.read_text() and json.loads(copy.read_text())["keys"][0]["key_id"] == chat.key_id
     async with closed(tmp_path, None) as gateway:
         assert (await ask(gateway, chat)).status_code == 200

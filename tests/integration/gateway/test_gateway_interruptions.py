@@ -28,7 +28,7 @@ async def test_a_client_that_goes_away_cancels_its_answer(gateway: GatewayHarnes
     request = asyncio.create_task(gateway.chat(stream=stream, max_tokens=400))
     await until(lambda: gateway.generator.running == 1, what="the answer to be drawn")
     request.cancel()
-    await until(lambda: gateway.generator.running == 0, what="the answer to be cancelled", within_s=5)
+    await until(lambda: gateway.generator.running == 0, what="the answer to be cancelled")
     assert gateway.generator.cancelled == [gateway.generator.requests[0].rollout_id]
 
 
@@ -39,7 +39,7 @@ async def test_a_client_that_goes_away_mid_stream_cancels_all_choices(gateway: G
         lines = response.aiter_lines()
         for _ in range(6):
             await anext(lines)
-    await until(lambda: gateway.generator.running == 0, what="both answers to be cancelled", within_s=5)
+    await until(lambda: gateway.generator.running == 0, what="both answers to be cancelled")
     assert len(gateway.generator.cancelled) == 2
     await until(lambda: _running_gauge(gateway, 0), what="the slot to be free again")
 
@@ -118,7 +118,7 @@ async def test_a_deadline_is_a_504(gateway: GatewayHarness, tmp_path: Any) -> No
     async with running_gateway(tmp_path / "hasty", request_timeout_s=0.3) as hasty:
         hasty.generator.words, hasty.generator.token_interval_s = SLOW, 0.05
         assert (await hasty.chat(max_tokens=400)).status_code == 504
-        await until(lambda: hasty.generator.running == 0, what="the answer to be cancelled", within_s=5)
+        await until(lambda: hasty.generator.running == 0, what="the answer to be cancelled")
 
 
 async def test_sigterm_ends_running_feedback_too(tmp_path: Any) -> None:
@@ -129,16 +129,17 @@ async def test_sigterm_ends_running_feedback_too(tmp_path: Any) -> None:
         await until(lambda: gateway.bus.asked > 0, what="the log to be asked")
         gateway.stop.set()
         assert (await sent).status_code == 200
-        await asyncio.wait_for(gateway.served, 10)
+        await asyncio.wait_for(gateway.served, 30)
 
 
 async def test_too_many_requests_are_told_to_come_again(tmp_path: Any) -> None:
     async with running_gateway(tmp_path, max_running=2) as gateway:
-        gateway.generator.words, gateway.generator.token_interval_s = SLOW[:20], 0.2
+        gateway.generator.hold_after_words = 1
         running = [asyncio.create_task(gateway.chat()) for _ in range(2)]
         await until(lambda: gateway.generator.running == 2, what="two answers to be drawn")
         refused = await gateway.chat()
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+        gateway.generator.go_on.set()
         assert [(await task).status_code for task in running] == [200, 200]
         assert (await gateway.chat()).status_code == 200
 
@@ -155,7 +156,7 @@ async def test_sigterm_ends_running_answers_first(tmp_path: Any) -> None:
         assert received[-2] == "data: [DONE]" or received[-1] == "data: [DONE]"
         last = json.loads([line for line in received if line.startswith("data: {")][-1].removeprefix("data: "))
         assert last["choices"][0]["finish_reason"] == "stop"
-        await asyncio.wait_for(gateway.served, 10)
+        await asyncio.wait_for(gateway.served, 30)
         assert gateway.bus.closed
         with pytest.raises(httpx.TransportError):
             await httpx.AsyncClient().get(f"{gateway.url}/healthz")

@@ -29,7 +29,6 @@ from services.embedded.brokers import Broker
 from services.embedded.ports import free_port
 from services.gateway.spool.table import FILE_NAME
 from services.gateway.tokens import FeedbackTokens
-from services.shared.bus import open_bus
 from services.shared.bus.interface import LogReader
 from services.shared.contracts.feedback import decode_feedback
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
@@ -38,6 +37,7 @@ from services.shared.domain.feedback import Feedback, FeedbackKind
 from services.shared.ids import utc_now
 from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings.model import BusSettings
+from tests.support.brokers import bus_with_topics
 from tests.support.gateway import TestLearner, until
 
 PROGRAM = (
@@ -167,9 +167,8 @@ class Stage:
 async def open_stage(folder: Path, broker: Broker) -> AsyncIterator[Stage]:
     settings = BusSettings(bootstrap_servers=broker.bootstrap_servers, embedded=broker.embedded)
     async with AsyncExitStack() as stack:
-        bus = open_bus(settings)
+        bus = bus_with_topics(settings, [load_topic_pages()[FEEDBACK]])
         stack.callback(bus.close)
-        bus.ensure_topics([load_topic_pages()[FEEDBACK]])
         reader = bus.log_reader("test")
         reader.assign(reader.beginning_offsets(reader.places(FEEDBACK)))
         learner, server = TestLearner(), grpc.aio.server()  # type: ignore[abstract]  # answers what the gateway asks

@@ -34,15 +34,17 @@ async def test_rollouts_wait_on_disk_for_a_real_broker(own_broker: Broker, tmp_p
             request = generate_request()
             asked.append(request.rollout_id)
             await generator.answer(request)
+        queue = generator.room.recording.queue
+        await until(lambda: queue.count == 0, what="the first ones are in the topic")
         await asyncio.to_thread(own_broker.stop)
         for _ in range(5):
             request = generate_request()
             asked.append(request.rollout_id)
             await generator.answer(request)
-        assert generator.room.recording.queue.count == 5
-        assert generator.metrics.value("thumbloop_generator_queued_rollouts") == 5
+        assert {one.rollout_id for one in queue.oldest(99)} == set(asked[3:])
+        await until(lambda: generator.metrics.value("thumbloop_generator_queued_rollouts") == 5, what="the gauge")
         await asyncio.to_thread(own_broker.start, START_TIMEOUT_S)
-        await until(lambda: generator.room.recording.queue.count == 0, what="queue drained")
+        await until(lambda: queue.count == 0, what="queue drained")
         assert set(asked) <= (await generator.rollouts(len(asked))).keys()
     bus.close()
 

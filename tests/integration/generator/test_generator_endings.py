@@ -66,11 +66,12 @@ async def test_a_waiting_request_that_is_cancelled_leaves_an_empty_rollout(memor
 
 async def test_a_deadline_leaves_a_rollout_that_says_so(any_bus: Bus, tmp_path: Path) -> None:
     async with generator_room(any_bus, tmp_path, interval_s=0.05) as generator:
+        await generator.answer(generate_request(max_tokens=1, unrecorded=True))  # the channel is up
         request = generate_request(max_tokens=1000, seed=None)
         request.sampling.top_k = 1
         parts = []
         try:
-            async for part in generator.stub.Generate(request, timeout=0.5):
+            async for part in generator.stub.Generate(request, timeout=3.0):
                 parts.append(part)
         except grpc.aio.AioRpcError as late:
             assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED

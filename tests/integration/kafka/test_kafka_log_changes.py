@@ -30,6 +30,7 @@ from services.shared.ids import utc_now
 from services.shared.settings.model import BusSettings
 from services.shared.store.database import Database
 from services.shared.telemetry.metrics import Metrics
+from tests.support.brokers import bus_with_topics
 from tests.support.facts import DEPLOYMENT
 from tests.support.ingest_load import Load, missing, read_from, steady_load
 from tests.support.learner_store import ManualClock, ingest_facts, open_test_database
@@ -41,8 +42,7 @@ LEASE_TTL_S = 2.0
 
 @pytest.fixture
 def bus(plain: BusSettings) -> Iterator[Bus]:
-    bus = open_bus(plain)
-    bus.ensure_topics(load_topic_pages().values())
+    bus = bus_with_topics(plain, load_topic_pages().values())
     yield bus
     bus.close()
 

@@ -20,7 +20,7 @@ from services.shared.bus.kafka_diagnosis import diagnose
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
-from tests.support.brokers import SharedBroker
+from tests.support.brokers import ACK_TIMEOUT_S, SharedBroker, bus_with_topics
 from tests.support.certificates import Authority
 from tests.support.reading import assign_all, read_count
 from tests.support.secured_kafka import PASSWORD, SecuredKafka
@@ -36,11 +36,13 @@ def secured(values: dict[str, Any]) -> BusSettings:
 
 @pytest.mark.parametrize("port", ["sasl", "mutual"])
 def test_the_bus_works_on_a_secured_port(kafka: SecuredKafka, port: str) -> None:
-    bus = open_bus(secured(kafka.sasl() if port == "sasl" else kafka.mutual()))
-    bus.ensure_topics(load_topic_pages().values())
+    patient = {"ack_timeout_s": ACK_TIMEOUT_S}
+    bus = bus_with_topics(
+        secured(kafka.sasl(**patient) if port == "sasl" else kafka.mutual(**patient)), load_topic_pages().values()
+    )
     publisher = bus.publisher("writer")
     events = [OutgoingEvent(topic=TOPIC, key=f"k{number}", value=b"said") for number in range(50)]
-    sent = [future.result(timeout=20) for future in [publisher.send(event) for event in events]]
+    sent = [future.result(timeout=2 * ACK_TIMEOUT_S) for future in [publisher.send(event) for event in events]]
 
     reader = bus.log_reader("reader")
     assign_all(reader, TOPIC)

@@ -18,12 +18,12 @@ from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 from services.learner.state.dump import canonical_dump
 from services.learner.state.fencing import LEADER
 from services.shared.access.service_credential import service_credential
-from services.shared.bus import open_bus
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.rpc import open_sync_channel
 from services.shared.settings import Settings
 from services.shared.settings.model import BusSettings, DeploymentSettings
 from services.shared.store.tables import leases
+from tests.support.brokers import bus_with_topics
 from tests.support.ingest_load import holders, missing, read_from, steady_load
 from tests.support.ingest_process import LEASE_TTL_S, IngestProcess, ingest_process
 from tests.support.learner_store import ManualClock, ingest_facts, open_test_database
@@ -39,8 +39,7 @@ def status_of(folder: Path, ingest: IngestProcess) -> learner_pb2.GetStatusRespo
 
 
 def test_one_takes_over_what_the_other_had(plain: BusSettings, tmp_path: Path) -> None:
-    bus = open_bus(plain)
-    bus.ensure_topics(load_topic_pages().values())
+    bus = bus_with_topics(plain, load_topic_pages().values())
     database = open_test_database(tmp_path)
     with ingest_process(tmp_path, plain, "one", ready=False) as one, ingest_process(tmp_path, plain, "two") as two:
         one.wait_until_ready()

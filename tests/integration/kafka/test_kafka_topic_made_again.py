@@ -17,6 +17,7 @@ from services.shared.bus import open_bus
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
 from services.shared.settings.model import BusSettings
 from services.shared.store.tables import ingest_offsets
+from tests.support.brokers import bus_with_topics
 from tests.support.facts import make_thumb
 from tests.support.ingest_load import Load, event_of, missing
 from tests.support.ingest_process import ingest_process
@@ -25,8 +26,7 @@ from tests.support.patience import eventually
 
 
 def test_it_stops_with_a_clear_word(plain: BusSettings, tmp_path: Path) -> None:
-    bus = open_bus(plain)
-    bus.ensure_topics(load_topic_pages().values())
+    bus = bus_with_topics(plain, load_topic_pages().values())
     database = open_test_database(tmp_path)
     load = Load()
     load.send(bus.publisher("load"), 20)

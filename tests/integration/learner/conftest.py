@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.settings.model import BusSettings
 from services.shared.store.database import Database
+from tests.support.brokers import bus_with_topics
 from tests.support.learner_store import open_test_database
 
 
@@ -23,7 +23,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def bus(bus_settings: BusSettings) -> Iterator[Bus]:
     """The broker of `--broker`, with all topics under the test's own prefix."""
-    bus = open_bus(bus_settings)
-    bus.ensure_topics(load_topic_pages().values())
+    bus = bus_with_topics(bus_settings, load_topic_pages().values())
     yield bus
     bus.close()

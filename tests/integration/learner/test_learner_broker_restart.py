@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import func, select
 
 from services.embedded.brokers import Broker
-from services.shared.bus import open_bus
 from services.shared.contracts.topics import load_topic_pages
 from services.shared.settings.model import BusSettings
 from services.shared.store.database import Database
 from services.shared.store.tables import rollouts
 from tests.integration.learner.test_learner_ingest_broker import make_real_ingest, publish, to_event
+from tests.support.brokers import bus_with_topics
 from tests.support.facts import make_rollout
 from tests.support.patience import eventually
 
@@ -24,8 +24,7 @@ from tests.support.patience import eventually
 @pytest.mark.kafka
 def test_ingest_waits_out_a_broker_restart(own_broker: Broker, database: Database) -> None:
     settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, embedded=own_broker.embedded)
-    bus = open_bus(settings)
-    bus.ensure_topics(load_topic_pages().values())
+    bus = bus_with_topics(settings, load_topic_pages().values())
     ingest, failures = make_real_ingest(bus, database, settings)
 
     def stored() -> int:

@@ -22,7 +22,10 @@ def processes_of_the_run(data_dir: Path) -> list[psutil.Process]:
     """Broker and services, with all that they started; other tests' brokers live on."""
 
     def belongs(child: psutil.Process) -> bool:
-        words = child.cmdline()
+        try:
+            words = child.cmdline()
+        except psutil.Error:  # it has ended meanwhile
+            return False
         return "services.cli" in words or any(str(data_dir) in word for word in words)
 
     found = [child for child in psutil.Process(os.getpid()).children() if belongs(child)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ async def test_a_person_is_forgotten_everywhere(scripted_loop: Supervisor) -> No
         said = [await thumb(web, answer["feedback_token"]) for answer in (hers, his)]
         assert [state.status_code for state in said] == [200, 200]
         ids = [state.json()["feedback_id"] for state in said]
-        await eventually(lambda: joined(plan.page_url, ids[0], hers), within_s=30, what="Alice's thumb is joined")
+        for feedback_id, answer in zip(ids, (hers, his), strict=True):
+            await eventually(partial(joined, plan.page_url, feedback_id, answer), within_s=60, what="thumbs are joined")
         bus = open_bus(BusSettings(bootstrap_servers=plan.bootstrap_servers))
         try:
             others = await asyncio.to_thread(leave_dead_letters, bus, alice)

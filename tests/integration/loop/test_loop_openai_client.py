@@ -61,14 +61,15 @@ def chat_in_every_way(url: str) -> list[str]:
     both = client.chat.completions.create(model="thumbloop", messages=QUESTION, max_tokens=8, n=2)
     tokens = [extra(choice)["feedback_token"] for choice in (*plain.choices, *both.choices)]
     assert all(extra(choice)["policy_version"].startswith("p-") for choice in (*plain.choices, *both.choices))
-    text, version = "", ""
+    text, version, ended = "", "", ""
     for chunk in client.chat.completions.create(model="thumbloop", messages=QUESTION, max_tokens=8, stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
+            ended = choice.finish_reason or ended
             facts = extra(choice)
             version = facts.get("policy_version", version)
             tokens += [facts["feedback_token"]] if "feedback_token" in facts else []
-    assert text
+    assert ended == "stop" or (ended == "length" and text), "only who ends at once says nothing"
     assert version.startswith("p-")
     return tokens
 

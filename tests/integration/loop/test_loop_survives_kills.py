@@ -28,7 +28,7 @@ ROOMS = ("gateway", "generator", "reward", "learner")
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: Supervisor, tmp_path: Path) -> None:
     probe = LearnerProbe(scripted_loop.plan)
     crowd, journal = crowd_of(scripted_loop.plan, tmp_path / "journal.jsonl")
@@ -58,7 +58,7 @@ async def kill_and_go_on(loop: Supervisor, room: str, probe: LearnerProbe, journ
     """One kill; returns when the room is ready again and the loop has released a policy since."""
     releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
     loop.kill(room)
-    await eventually(lambda: loop.restarts()[room] >= 1, within_s=20, what=f"{room} is started again")
+    await eventually(lambda: loop.restarts()[room] >= 1, within_s=60, what=f"{room} is started again")
     await eventually(lambda: loop.is_ready(room), within_s=60, what=f"{room} is ready again")
     await goes_on(probe, journal, releases, thumbs, room)
 
@@ -66,7 +66,7 @@ async def kill_and_go_on(loop: Supervisor, room: str, probe: LearnerProbe, journ
 async def kill_broker_and_go_on(loop: Supervisor, probe: LearnerProbe, journal: Journal) -> None:
     """The same with the broker, which no room notices by ending."""
     loop.kill_broker()
-    await eventually(lambda: loop.restarts()["broker"] == 1, within_s=20, what="the broker is started again")
+    await eventually(lambda: loop.restarts()["broker"] >= 1, within_s=60, what="the broker is started again")
     releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
     await goes_on(probe, journal, releases, thumbs, "broker")
 
@@ -75,7 +75,7 @@ async def goes_on(probe: LearnerProbe, journal: Journal, releases: int, thumbs: 
     """There are more policies and thumbs than so many."""
     await eventually(
         lambda: probe.published() > releases and journal.counts.thumbs_acknowledged > thumbs,
-        within_s=60,
+        within_s=180,
         what=f"the loop goes on after the kill of the {killed}",
     )
 

@@ -13,7 +13,6 @@ from typing import Any
 from services.embedded.ports import free_port
 from services.embedded.readiness import grpc_ready
 from services.learner.releaser.first_releases import write_first_release
-from services.shared.bus import open_bus
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.checkpoints import CheckpointStore
 from services.shared.contracts.policies import encode_announcement
@@ -30,6 +29,7 @@ from services.shared.reward_heads.storage import save_heads
 from services.shared.rpc import open_sync_channel
 from services.shared.settings.model import BusSettings
 from tests.support.access import credential_of
+from tests.support.brokers import bus_with_topics
 from tests.support.facts import DEPLOYMENT, make_meta
 from tests.support.patience import eventually
 from tests.support.reading import assign_all
@@ -46,8 +46,7 @@ class RewardProcess:
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        self.bus = open_bus(self.bus_settings)
-        self.bus.ensure_topics(load_topic_pages().values())
+        self.bus = bus_with_topics(self.bus_settings, load_topic_pages().values())
         self.publisher = self.bus.publisher("test")
         self.checkpoints = CheckpointStore((self.folder / "checkpoints").as_uri())
         self.sequence = 0

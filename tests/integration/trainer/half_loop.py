@@ -105,7 +105,10 @@ class People:
     ) -> Rollout:
         now = utc_now()
         made = make_rollout(
-            name, versions=((self._version, len(response)),), temperature=TEMPERATURE, rater=f"rater-{hash(name) % 20}"
+            name,
+            versions=((self._version, len(response)),),
+            temperature=TEMPERATURE,
+            rater=f"rater-{int(name[1:]) % 20}",
         )
         return replace(
             made,
