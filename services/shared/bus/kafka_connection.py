@@ -17,6 +17,8 @@ from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
 
 BOOTSTRAP_TIMEOUT_MS = 2_000
+METADATA_MAX_AGE_MS = 30_000
+"""So soon readers learn of partitions that were added."""
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """The client's default of 30 s leaves it silent for long after Kafka is back."""
 DIAGNOSIS_INTERVAL_S = 10.0
@@ -95,7 +97,7 @@ class KafkaConnection:
             enable_auto_commit=False,
             allow_auto_create_topics=False,
             max_partition_fetch_bytes=2 * (self.settings.max_event_bytes + RECORD_OVERHEAD_BYTES),
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             metrics_enabled=False,
             **options,
         )

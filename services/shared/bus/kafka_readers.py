@@ -265,6 +265,7 @@ class KafkaGroupReader(KafkaReader):
     def _patience_ms(self, consumer: Any) -> int:
         """Joining the group and finding its offsets happen inside a poll, and are begun anew when its time is up: so
         polls are given time while the assignment is new, and now and then later."""
+        _resume_join(consumer)
         now, assigned = time.monotonic(), consumer.assignment()
         if assigned != self._assigned:
             self._assigned, self._settled_at = set(assigned), now + SETTLE_S
@@ -306,3 +307,12 @@ class KafkaGroupReader(KafkaReader):
                     reason="REBALANCED",
                     retry_after=0.0,
                 ) from error
+
+
+def _resume_join(consumer: Any) -> None:
+    """kafka-python (3.0) forgets a join that new partitions made necessary when the poll that began it ends first: it
+    takes the new partitions for assigned already, and neither waits for its assignment nor sends heartbeats any more
+    (in Java: KAFKA-9815). A join that was asked for is remembered."""
+    coordinator = consumer._coordinator
+    if coordinator.rebalance_in_progress() and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
