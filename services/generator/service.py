@@ -127,9 +127,9 @@ def _finished_to_proto(part: Finished) -> generator_pb2.GenerationFinished:
 
 
 def _client_patience_s(remaining_s: float) -> float:
-    """When the client's own clock has surely run out, in seconds from now, at the earliest.
+    """How long the client waits at the least, in seconds from now: a cancellation that comes later is its deadline.
 
-    gRPC sends a deadline rounded up, by one percent at most, and the client counts from before it was sent: so its
-    cancellation comes a little before the deadline that is known here.
+    gRPC sends a deadline rounded up, by one percent at most, and the client counts from before it was sent. So it gives
+    up a little before the deadline that is known here.
     """
     return remaining_s * (1 - ROUNDED_UP) - ON_THE_WAY_S

@@ -77,5 +77,6 @@ def bus_with_topics(settings: BusSettings, pages: Iterable[TopicPage]) -> Bus:
             if time.monotonic() > deadline:
                 bus.close()
                 raise
+            time.sleep(0.1)
         else:
             return bus
