@@ -19,7 +19,7 @@ from services.learner.ingest.dead_letters import DeadLetters
 from services.learner.ingest.members import REPLACED, Members
 from services.learner.ingest.positions import Positions
 from services.learner.ingest.reporting import Reporting
-from services.shared.bus.interface import Bus, LogReader, Publisher
+from services.shared.bus.interface import RECORD_UNREADABLE, Bus, LogReader, Publisher
 from services.shared.domain.errors import Busy, Corrupt, Fenced, ThumbloopError, Unavailable
 from services.shared.domain.events import Clock
 from services.shared.store.database import Database
@@ -27,6 +27,8 @@ from services.shared.telemetry.log import get_logger
 
 POLL_S = 0.2
 RETRY_S = 0.5
+REOPEN_AFTER = timedelta(seconds=30)
+"""A Kafka that has come back elsewhere is found by a new reader alone: this one asks where it knew it."""
 CLIENT_ID = "learner-ingest"
 
 _log = get_logger(role="ingest")
@@ -75,6 +77,7 @@ class Ingest:
         self._reader: LogReader | None = None
         self._next_round: datetime | None = None
         self._doubted = False
+        self._away_since: datetime | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: BaseException | None = None
@@ -140,7 +143,7 @@ class Ingest:
 
     def _doubt(self, error: Corrupt) -> None:
         """An offset is gone. The next step takes the partitions again, and says what is wrong with which of them."""
-        if self._doubted and not self._embedded:
+        if self._doubted and (not self._embedded or error.reason == RECORD_UNREADABLE):
             raise error
         self._doubted = True
         _log.warning("log_changed", error=error.message)
@@ -151,7 +154,7 @@ class Ingest:
             while not self._stopping.is_set():
                 try:
                     self.step()
-                    self.waiting = False
+                    self.waiting, self._away_since = False, None
                 except (Unavailable, Busy, Fenced) as error:
                     if error.reason == REPLACED:
                         raise
@@ -168,4 +171,12 @@ class Ingest:
         _log.warning("ingest_waits", reason=error.reason, error=error.message)
         self.waiting = True
         self.forget()
+        self._reopen_in_time()
         self._stopping.wait(RETRY_S)
+
+    def _reopen_in_time(self) -> None:
+        now = self._clock()
+        self._away_since = self._away_since or now
+        if self._reader is not None and now - self._away_since >= REOPEN_AFTER:
+            self._reader.close()
+            self._reader, self._away_since = None, now

@@ -15,6 +15,9 @@ from typing import NamedTuple, Protocol
 
 from services.shared.contracts.topics import TopicPage
 
+RECORD_UNREADABLE = "RECORD_UNREADABLE"
+"""Reason of a `Corrupt` that reading again from the same place does not mend."""
+
 
 class Place(NamedTuple):
     """A partition."""

@@ -15,12 +15,15 @@ from services.shared.bus.interface import Place
 from services.shared.bus.kafka_diagnosis import UNREACHABLE, Diagnosis, diagnose
 from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
+from services.shared.telemetry.log import get_logger
 
 BOOTSTRAP_TIMEOUT_MS = 2_000
 METADATA_MAX_AGE_MS = 30_000
 """So soon readers learn of partitions that were added."""
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """The client's default of 30 s leaves it silent for long after Kafka is back."""
+SET_UP_WITHIN = {"socket_connection_setup_timeout_ms": 3_000, "socket_connection_setup_timeout_max_ms": 5_000}
+"""A broker that accepts connections and says nothing is given up; the client's defaults are 10 s, growing to 30 s."""
 DIAGNOSIS_INTERVAL_S = 10.0
 """The cause of a failure is looked for at most so often; it takes a few connections of its own."""
 RETRY_AFTER_S = 1.0
@@ -28,6 +31,8 @@ LINGER_MS = 3
 """How long an event waits for others to share its request, each of which costs the client as much as many events."""
 RECORD_OVERHEAD_BYTES = 16_384
 """Room for key, headers and framing above the largest event."""
+
+_log = get_logger()
 
 
 def security_options(settings: BusSettings) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class KafkaConnection:
         opened: list[KafkaNetClient] = []
 
         def open_client(**configs: Any) -> KafkaNetClient:
-            opened.append(KafkaNetClient(**configs))
+            opened.append(KafkaNetClient(**{**configs, **SET_UP_WITHIN}))
             return opened[-1]
 
         try:
@@ -158,5 +163,9 @@ class KafkaConnection:
         if self._diagnosed_at and now - self._diagnosed_at < DIAGNOSIS_INTERVAL_S:
             return
         self._diagnosed_at = now
-        cause = diagnose(self.settings, self._security)
+        try:
+            cause = diagnose(self.settings, self._security)
+        except Exception as error:  # whoever listens there may answer anything; that Kafka is away is known already
+            _log.warning("kafka_not_diagnosed", error=repr(error))
+            cause = None
         self._cause = None if cause is None or cause.reason == UNREACHABLE else cause

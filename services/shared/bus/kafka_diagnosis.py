@@ -271,14 +271,15 @@ def _string(text: str) -> bytes:
 
 def _mechanisms(answer: bytes) -> tuple[int, str]:
     """Of a SaslHandshakeResponse version 1: error code, and what the broker offers."""
-    if len(answer) < 14:
+    try:
+        error_code, count = struct.unpack_from(">hi", answer, 8)
+        names, at = [], 14
+        for _ in range(max(0, count)):
+            (length,) = struct.unpack_from(">h", answer, at)
+            names.append(answer[at + 2 : at + 2 + length].decode(errors="replace"))
+            at += 2 + length
+    except struct.error:  # cut short, or no Kafka at all
         return 0, ""
-    error_code, count = struct.unpack_from(">hi", answer, 8)
-    names, at = [], 14
-    for _ in range(max(0, count)):
-        (length,) = struct.unpack_from(">h", answer, at)
-        names.append(answer[at + 2 : at + 2 + length].decode(errors="replace"))
-        at += 2 + length
     return error_code, ", ".join(names)
 
 

@@ -11,15 +11,20 @@ from typing import Any
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     CommitFailedError,
+    CorruptRecordError,
     FencedInstanceIdError,
     KafkaError,
+    LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    UnsupportedCodecError,
 )
 
-from services.shared.bus.interface import Place, Record
+from services.shared.bus.interface import RECORD_UNREADABLE, Place, Record
 from services.shared.bus.kafka_connection import KafkaConnection
+from services.shared.bus.kafka_joining import KafkaJoining
 from services.shared.domain.errors import Corrupt, Fenced, Unavailable
+from services.shared.telemetry.log import get_logger
 
 CALL_TIMEOUT_MS = 5_000
 EMPTY_POLL_S = 0.02
@@ -35,6 +40,8 @@ SESSION_TIMEOUT_MS = 10_000
 COORDINATOR_TIMEOUT_S = 10.0
 """A member that has not found its group's coordinator for so long is given up."""
 CLOSE_TIMEOUT_MS = 2_000
+
+_log = get_logger()
 
 
 class KafkaReader:
@@ -66,11 +73,19 @@ class KafkaReader:
         consumer = self._open()
         try:
             yield consumer
-        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError) as error:
             raise Corrupt(
                 f"The log does not hold the offset that was asked for ({error}): records were removed before they were "
                 "read, or the log was replaced.",
                 reason="OFFSET_GONE",
+            ) from error
+        except (CorruptRecordError, UnsupportedCodecError) as error:
+            self._let_go()  # kafka-python would look for the rest of such a batch for ever
+            raise Corrupt(
+                f"Kafka at {self._connection.settings.bootstrap_servers} gives a batch that cannot be read "
+                f"({type(error).__name__}: {error}). If its codec is missing here, set the topic's "
+                "`compression.type` to `producer`, gzip, lz4 or zstd; if it is damaged, look at the broker's disk.",
+                reason=RECORD_UNREADABLE,
             ) from error
         except FencedInstanceIdError as error:
             raise Fenced(
@@ -102,14 +117,15 @@ class KafkaReader:
         does not hold empty fetches (the embedded one). So it is asked at intervals instead."""
         deadline = time.monotonic() + timeout_s
         while True:
-            batches = consumer.poll(timeout_ms=self._patience_ms(consumer), max_records=max_records)
+            patience_ms = self._patience_ms(consumer, max(0.0, deadline - time.monotonic()))
+            batches = consumer.poll(timeout_ms=patience_ms, max_records=max_records)
             left_s = deadline - time.monotonic()
             if batches or left_s <= 0:
                 return batches
             time.sleep(min(EMPTY_POLL_S, left_s))
 
-    def _patience_ms(self, consumer: Any) -> int:
-        """How long one of the client's own polls may wait."""
+    def _patience_ms(self, consumer: Any, left_s: float) -> int:
+        """How long one of the client's own polls may wait, of what is left of ours."""
         return 0
 
     def _ask_for_a_sign_of_life(self, consumer: Any) -> None:
@@ -131,10 +147,19 @@ class KafkaReader:
     def close(self) -> None:
         """Twice is once."""
         self._closed = True
-        if self._consumer is not None:
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
-            self._consumer = None
+        self._let_go()
         self.on_close(self)
+
+    def _let_go(self) -> None:
+        """Of the consumer; the next call makes another."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        try:
+            consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+        except Exception as error:  # its network thread may be gone; what is left must go all the same
+            _log.warning("consumer_not_closed", error=repr(error))
+            consumer._client.close()
 
 
 class KafkaLogReader(KafkaReader):
@@ -227,8 +252,12 @@ class KafkaGroupOffsets(KafkaReader):
         offsets = {
             self._connection.partition(place): OffsetAndMetadata(offset, "", -1) for place, offset in positions.items()
         }
-        with self._calling("mirroring offsets") as consumer:
-            consumer.commit(offsets, timeout_ms=CLOSE_TIMEOUT_MS)
+        try:
+            with self._calling("mirroring offsets") as consumer:
+                consumer.commit(offsets, timeout_ms=CLOSE_TIMEOUT_MS)
+        except Unavailable:  # after a broker was killed the group's coordinator may be looked for in vain for ever
+            self._let_go()
+            raise
 
 
 class KafkaGroupReader(KafkaReader):
@@ -241,6 +270,7 @@ class KafkaGroupReader(KafkaReader):
         self._settled_at = 0.0
         self._upkeep_at = 0.0
         self._coordinated_at = 0.0
+        self._joining: KafkaJoining | None = None
         self._member_id = member_id
         self._topic = topic
 
@@ -256,16 +286,18 @@ class KafkaGroupReader(KafkaReader):
         )
         consumer.subscribe([self._connection.full_name(self._topic)])
         self._coordinated_at = time.monotonic()
+        self._joining = KafkaJoining(consumer)
         return consumer
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
         """See `GroupReader`."""
         return self._poll(timeout_s, max_records)
 
-    def _patience_ms(self, consumer: Any) -> int:
+    def _patience_ms(self, consumer: Any, left_s: float) -> int:
         """Joining the group and finding its offsets happen inside a poll, and are begun anew when its time is up: so
-        polls are given time while the assignment is new, and now and then later."""
-        _resume_join(consumer)
+        polls are given time while a join is due or the assignment new, and now and then later."""
+        if self._joining is not None and self._joining.is_due():
+            return max(PATIENT_POLL_MS, int(left_s * 1000))
         now, assigned = time.monotonic(), consumer.assignment()
         if assigned != self._assigned:
             self._assigned, self._settled_at = set(assigned), now + SETTLE_S
@@ -307,12 +339,3 @@ class KafkaGroupReader(KafkaReader):
                     reason="REBALANCED",
                     retry_after=0.0,
                 ) from error
-
-
-def _resume_join(consumer: Any) -> None:
-    """kafka-python (3.0) forgets a join that new partitions made necessary when the poll that began it ends first: it
-    takes the new partitions for assigned already, and neither waits for its assignment nor sends heartbeats any more
-    (in Java: KAFKA-9815). A join that was asked for is remembered."""
-    coordinator = consumer._coordinator
-    if coordinator.rebalance_in_progress() and not coordinator.need_rejoin():
-        coordinator.request_rejoin()

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 from kafka.coordinator.base import BaseCoordinator
 from kafka.future import Future
+from kafka.record.default_records import DefaultRecordBatch
 
 from services.embedded.brokers import Broker
-from services.shared.bus import kafka_connection, kafka_readers, open_bus
-from services.shared.bus.interface import OutgoingEvent
+from services.shared.bus import kafka_readers, open_bus
+from services.shared.bus.interface import RECORD_UNREADABLE, OutgoingEvent
 from services.shared.bus.kafka_connection import KafkaConnection
-from services.shared.domain.errors import Busy, InvalidInput, Unavailable
+from services.shared.domain.errors import Busy, Corrupt, InvalidInput, Unavailable
 from services.shared.settings.model import BusSettings
 from tests.contract.bus.conftest import SPREAD
 from tests.support.brokers import bus_with_topics
@@ -134,29 +135,20 @@ def test_a_member_that_looks_for_its_coordinator_in_vain_is_given_up(
     bus.close()
 
 
-def test_a_member_reads_the_partitions_that_are_added(
+def test_a_batch_that_cannot_be_read_is_told_each_time(
     bus_settings: BusSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kafka-python forgets the join that they make necessary, when the poll it began in ends before it does."""
-    monkeypatch.setattr(kafka_connection, "METADATA_MAX_AGE_MS", 1_000)
-    monkeypatch.setattr(kafka_readers, "SETTLE_S", 0.0)
+    """kafka-python's second poll after one looks for the rest of the batch for ever."""
     bus = bus_with_topics(bus_settings, [SPREAD])
-    publisher = bus.publisher("before")
-    publisher.send(event(0)).result(timeout=30)
-    reader = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
-    reader.commit(read_count(reader, 1))
-    with KafkaConnection(bus_settings).admin() as admin:
-        admin.create_partitions({bus_settings.topic_prefix + TOPIC: 3 * SPREAD.partitions})
-    began = time.monotonic()
-    while time.monotonic() - began < 3 * kafka_connection.METADATA_MAX_AGE_MS / 1000:  # the join begins in these polls
-        assert reader.poll(0.1) == []
-    again = bus_with_topics(bus_settings, [SPREAD])  # a producer learns of them when it asks; this one asks now
-    publisher = again.publisher("after")
-    events = [replace(event(number), key=f"key-{number}") for number in range(100)]
-    sent = [future.result(timeout=30) for future in [publisher.send(each) for each in events]]
-    assert {record.place.partition for record in sent} == set(range(3 * SPREAD.partitions))
-    came = read_count(reader, len(sent), deadline_s=60)
-    assert {(record.place, record.offset) for record in came} == {(record.place, record.offset) for record in sent}
-    reader.commit(came)
-    for each in (bus, again):
-        each.close()
+    place = bus.publisher("writer").send(event(1)).result(timeout=60).place
+    monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda batch: False)
+    reader = bus.log_reader("reader")
+    for _ in range(2):
+        reader.assign({place: 0})
+        with pytest.raises(Corrupt) as caught:
+            read_count(reader, 1)
+        assert caught.value.reason == RECORD_UNREADABLE
+    monkeypatch.undo()
+    reader.assign({place: 0})
+    assert [record.value[:2] for record in read_count(reader, 1)] == [b"1:"]
+    bus.close()
