@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.learner.ingest.ingest import REOPEN_AFTER, Ingest
-from services.shared.bus.interface import LogReader
-from services.shared.bus.memory import MemoryBus
+from services.shared.bus.memory import MemoryBus, MemoryLogReader
 from services.shared.contracts.topics import load_topic_pages
 from tests.support.facts import DEPLOYMENT
 from tests.support.learner_store import ManualClock, open_test_database
@@ -18,7 +17,7 @@ class CountingBus(MemoryBus):
 
     opened = 0
 
-    def log_reader(self, client_id: str) -> LogReader:
+    def log_reader(self, client_id: str) -> MemoryLogReader:
         self.opened += 1
         return super().log_reader(client_id)
 
