@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from services.reward.base_model import Answer
 from services.reward.forgetting import RecordsInHand
 from services.reward.score_events import RolloutScorer
-from services.shared.bus.interface import GroupReader, OutgoingEvent, Publisher, Record
+from services.shared.bus.interface import REBALANCED, GroupReader, OutgoingEvent, Publisher, Record
 from services.shared.contracts.rollouts import SENT_BEFORE, decode_rollout
 from services.shared.contracts.scores import encode_score
 from services.shared.contracts.topics import ROLLOUTS, SCORES, dead_letter_topic
@@ -79,6 +79,7 @@ class RolloutConsumer:
         self._metrics = metrics
         self._in_hand = in_hand
         self._pace = pace or ConsumerPace()
+        self._max_records = self._pace.max_records
         self._unscorable_in_a_row = 0
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
@@ -117,15 +118,27 @@ class RolloutConsumer:
                     continue
                 reader = reader or self._open_reader()
                 self._in_hand.begin()
-                records = reader.poll(self._pace.poll_s, self._pace.max_records)
+                records = reader.poll(self._pace.poll_s, self._max_records)
                 if records and self._handle(records):
-                    reader.commit(records)
+                    self._commit(reader, records)
         except _RETRYABLE as error:
             _log.warning("rollouts_not_readable", reason=error.reason, message=error.message)
             self._stopping.wait(self._pace.retry_s)
         finally:
             if reader is not None:
                 reader.close()
+
+    def _commit(self, reader: GroupReader, records: Sequence[Record]) -> None:
+        """Raises Unavailable. A group lets go of a member that does not poll for five minutes: so when it took these
+        back, fewer are taken at a time, or a slow model would score the same ones for ever.
+        """
+        try:
+            reader.commit(records)
+        except Unavailable as error:
+            if error.reason == REBALANCED:
+                self._max_records = max(1, len(records) // 2)
+            raise
+        self._max_records = min(self._pace.max_records, 2 * self._max_records)
 
     def _handle(self, records: Sequence[Record]) -> bool:
         """Scores and emits until Kafka has everything. False: stopped before, nothing may be committed."""

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 
 from services.shared.contracts.topics import TopicPage
 
+REBALANCED = "REBALANCED"
+"""Reason of an `Unavailable`: what is to be committed belongs to another member by now, or to this one anew."""
 RECORD_UNREADABLE = "RECORD_UNREADABLE"
 """Reason of a `Corrupt` that reading again from the same place does not mend."""
 

@@ -20,7 +20,7 @@ from kafka.errors import (
     UnsupportedCodecError,
 )
 
-from services.shared.bus.interface import RECORD_UNREADABLE, Place, Record
+from services.shared.bus.interface import REBALANCED, RECORD_UNREADABLE, Place, Record
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.bus.kafka_joining import KafkaJoining
 from services.shared.domain.errors import Corrupt, Fenced, Unavailable
@@ -336,6 +336,6 @@ class KafkaGroupReader(KafkaReader):
             except CommitFailedError as error:
                 raise Unavailable(
                     "The group gave these partitions to another member before the commit; it will read them again.",
-                    reason="REBALANCED",
+                    reason=REBALANCED,
                     retry_after=0.0,
                 ) from error

@@ -11,7 +11,8 @@ import pytest
 
 from services.reward.base_model import Answer, PassResult
 from services.reward.consumer import MOST_UNSCORABLE
-from services.shared.bus.interface import OutgoingEvent
+from services.shared.bus.interface import REBALANCED, OutgoingEvent, Record
+from services.shared.bus.memory import MemoryGroupReader
 from services.shared.contracts.rollouts import SENT_BEFORE
 from services.shared.contracts.topics import ROLLOUTS, dead_letter_topic
 from services.shared.domain.errors import Unavailable
@@ -205,3 +206,24 @@ def test_where_rollout_after_rollout_fails_it_is_not_the_rollouts(tmp_path: Path
     assert world.committed() == 0
     assert world.records(dead_letter_topic(ROLLOUTS)) == []
     world.stop()
+
+
+def test_a_batch_that_takes_longer_than_the_group_waits_comes_in_smaller_parts(
+    world: RewardWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that lets go of who scores more than four at a time: all are scored and committed all the same."""
+    commit, tried = MemoryGroupReader.commit, list[int]()
+
+    def slow(reader: MemoryGroupReader, records: Sequence[Record]) -> None:
+        tried.append(len(records))
+        if len(records) > 4:
+            raise Unavailable("the group gave these to another", reason=REBALANCED, retry_after=0.0)
+        commit(reader, records)
+
+    monkeypatch.setattr(MemoryGroupReader, "commit", slow)
+    world.go_live()
+    world.send(*(make_rollout(f"r{number}") for number in range(30)))
+    world.consumer.start()
+    eventually(lambda: world.committed() == 30, what="all committed")
+    assert max(tried) > 8, "nothing was too much"
+    assert {score.rollout_id for score in world.scores()} == {f"r{number}" for number in range(30)}
