@@ -26,6 +26,7 @@ from services.shared.domain.rollout import FinishReason
 from services.shared.releases.follower import FollowerStatus
 
 ROUNDED_UP = 0.01
+"""By so large a share, at most, the deadline that gRPC sends is longer than the client's."""
 ON_THE_WAY_S = 0.1
 
 
@@ -129,7 +130,6 @@ def _finished_to_proto(part: Finished) -> generator_pb2.GenerationFinished:
 def _client_patience_s(remaining_s: float) -> float:
     """How long the client waits at the least, in seconds from now: a cancellation that comes later is its deadline.
 
-    gRPC sends a deadline rounded up, by one percent at most, and the client counts from before it was sent. So it gives
-    up a little before the deadline that is known here.
+    It counts from before the request was sent, and up to a deadline that was not rounded.
     """
     return remaining_s * (1 - ROUNDED_UP) - ON_THE_WAY_S

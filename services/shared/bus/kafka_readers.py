@@ -147,8 +147,10 @@ class KafkaReader:
     def close(self) -> None:
         """Twice is once."""
         self._closed = True
-        self._let_go()
-        self.on_close(self)
+        try:
+            self._let_go()
+        finally:
+            self.on_close(self)
 
     def _let_go(self) -> None:
         """Of the consumer; the next call makes another."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.learner.ingest.ingest import REOPEN_AFTER, Ingest
+from services.learner.ingest.ingest import REOPEN_AFTER
 from services.shared.bus.memory import MemoryBus, MemoryLogReader
 from services.shared.contracts.topics import load_topic_pages
-from tests.support.facts import DEPLOYMENT
-from tests.support.learner_store import ManualClock, open_test_database
+from tests.support.learner_store import ManualClock, make_ingest, open_test_database
 from tests.support.patience import eventually
 
 
@@ -25,16 +24,7 @@ class CountingBus(MemoryBus):
 def test_a_reader_that_waits_too_long_is_replaced(tmp_path: Path) -> None:
     bus, clock, database = CountingBus(), ManualClock(), open_test_database(tmp_path)
     bus.ensure_topics(load_topic_pages().values())
-    ingest = Ingest(
-        bus=bus,
-        database=database,
-        deployment=DEPLOYMENT,
-        clock=clock,
-        holder="learner-0",
-        lease_ttl_s=10.0,
-        embedded=False,
-        on_failure=lambda error: None,
-    )
+    ingest = make_ingest(bus, database, clock)
     ingest.start()
     try:
         eventually(lambda: ingest.assignment.held, what="partitions")
