@@ -53,23 +53,24 @@ class RecentFeedback:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: OrderedDict[StatementId, Acknowledged] = OrderedDict()
+        self._by_tenant: dict[tuple[str, str], dict[StatementId, None]] = {}
+        """The entries' names by (tenant, feedback id), the newest last: raters may choose the same id."""
 
     def find(self, statement_id: StatementId) -> Acknowledged | None:
         """None: unknown, or too long ago."""
         return self._entries.get(statement_id)
 
     def find_of_tenant(self, tenant: str, feedback_id: str) -> Acknowledged | None:
-        """The newest under that id, whoever said it. Looks at all entries: for what is rarely asked."""
-        for name in reversed(self._entries):
-            if name.feedback_id == feedback_id and name.tenant == tenant:
-                return self._entries[name]
-        return None
+        """The newest under that id, whoever said it."""
+        names = self._by_tenant.get((tenant, feedback_id))
+        return None if names is None else self._entries[next(reversed(names))]
 
     def remember(self, statement_id: StatementId, acknowledged: Acknowledged) -> None:
         """Forgets the oldest when full."""
         self._entries[statement_id] = acknowledged
+        self._by_tenant.setdefault(_of_tenant(statement_id), {})[statement_id] = None
         while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+            self._drop(next(iter(self._entries)))
 
     def forget(self, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> None:
         """Drops what the rater said, and what anybody said of these rollouts."""
@@ -80,7 +81,18 @@ class RecentFeedback:
             if name.tenant == tenant and (name.rater_id == rater_id or known.rollout_id in gone)
         ]
         for name in theirs:
-            del self._entries[name]
+            self._drop(name)
+
+    def _drop(self, name: StatementId) -> None:
+        del self._entries[name]
+        under = _of_tenant(name)
+        del self._by_tenant[under][name]
+        if not self._by_tenant[under]:
+            del self._by_tenant[under]
+
+
+def _of_tenant(name: StatementId) -> tuple[str, str]:
+    return name.tenant, name.feedback_id
 
 
 def _said(feedback: Feedback) -> FeedbackBody | str | None:
