@@ -123,7 +123,7 @@ class FeedbackTokens:
         try:
             signed = jws.deserialize_compact(token, self._key_of, registry=_REGISTRY)
             claims = json.loads(signed.payload)
-        except (JoseError, ValueError) as error:
+        except (JoseError, ValueError, TypeError) as error:  # a header of other JSON types is a TypeError of joserfc's
             raise _invalid(field) from error
         # Expiry is checked by our own clock, and no registered claim but `exp` is ours: the signature is enough.
         if not isinstance(claims, dict) or any(name not in claims for name in _CLAIMS):

@@ -76,6 +76,7 @@ class Attacker:
             "swapped": self.swapped,
             "claims changed": self.claims_changed,
             "header changed": self.header_changed,
+            "header no object": self.header_no_object,
             "alg none": self.alg_none,
             "alg RS256": self.alg_rs256,
             "wrong key": self.wrong_key,
@@ -126,8 +127,15 @@ class Attacker:
             {"alg": "HS512"},
             {"b64": False, "crit": ["b64"]},
             {"jwk": {"kty": "oct", "k": "AA"}},
+            *({"crit": crit} for crit in (1, None, [1], [[]], [{}])),
         ]
         return f"{part({**content, **draw.choice(changes)})}.{claims}.{signature}"
+
+    def header_no_object(self, draw: random.Random) -> str:
+        """Its header is JSON, but not of the kind that a header is."""
+        _, claims, signature = draw.choice(self.good).split(".")
+        header = draw.choice([1, None, "alg HS256", ["alg", "kid"], [["alg", "HS256"]]])
+        return f"{part(header)}.{claims}.{signature}"
 
     def alg_none(self, draw: random.Random) -> str:
         head, claims, signature = draw.choice(self.good).split(".")
