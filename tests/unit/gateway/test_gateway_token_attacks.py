@@ -118,6 +118,7 @@ class Attacker:
     def header_changed(self, draw: random.Random) -> str:
         head, claims, signature = draw.choice(self.good).split(".")
         content = read(head)
+        no_names: list[Any] = [1, None, [1], [[]], [{}]]
         changes: list[dict[str, Any]] = [
             {"kid": "old"},
             {"kid": ""},
@@ -127,7 +128,7 @@ class Attacker:
             {"alg": "HS512"},
             {"b64": False, "crit": ["b64"]},
             {"jwk": {"kty": "oct", "k": "AA"}},
-            *({"crit": crit} for crit in (1, None, [1], [[]], [{}])),
+            *({"crit": crit} for crit in no_names),
         ]
         return f"{part({**content, **draw.choice(changes)})}.{claims}.{signature}"
 
