@@ -256,6 +256,7 @@ def _feedback_service(parts: _Parts, durability: Durability) -> FeedbackService:
         recent=parts.recent,
         earlier=EarlierRevisions(parts.learner, monotonic=time.monotonic),
         limits=_rater_limits(parts.settings),
+        read_limits=_read_limits(parts.settings),
         forgotten=parts.forgotten,
         on_accepted=parts.tally.feedback_accepted,
         deployment=parts.settings.deployment.name,
@@ -267,6 +268,11 @@ def _feedback_service(parts: _Parts, durability: Durability) -> FeedbackService:
 def _rater_limits(settings: Settings) -> TokenBuckets:
     access = settings.access
     return TokenBuckets(access.rater_statements_per_s, access.rater_burst, REMEMBERED, time.monotonic)
+
+
+def _read_limits(settings: Settings) -> TokenBuckets:
+    access = settings.access
+    return TokenBuckets(access.rater_reads_per_s, access.rater_read_burst, REMEMBERED, time.monotonic)
 
 
 def _tokens(settings: Settings) -> FeedbackTokens:

@@ -40,21 +40,20 @@ class HttpAccess:
         """What makes the OpenAPI description say that a key is needed, where it is."""
         return [Security(_SCHEME)] if self._anonymous is None else []
 
-    async def see(self, request: Request) -> None:
-        """For routes that show what chat clients may see. Raises Unauthenticated, PermissionDenied, Unavailable."""
-        request.state.caller = self._chatting(request.headers.get("authorization", ""))
-
     async def chat(self, request: Request) -> None:
-        """For chat: `see`, and the key's limit. Raises Busy too. Who chats without a key has no limit of its own."""
+        """For chat, and for what chat clients may see; each request counts against the key's limit. Who chats without
+        a key has none of its own. Raises Unauthenticated, PermissionDenied, Unavailable, Busy.
+        """
         caller = self._chatting(request.headers.get("authorization", ""))
         if caller is not self._anonymous:
             self._buckets.take(caller.key_id)
         request.state.caller = caller
 
     def feedback_reader(self, authorization: str) -> Principal:
-        """Whoever may see where any feedback of a tenant is. Raises as `see`."""
+        """Whoever may see where any feedback of a tenant is; counts against the key's limit. Raises as `chat`."""
         principal = self._keys.authenticate(presented(authorization))
         principal.require(Scope.FEEDBACK)
+        self._buckets.take(principal.key_id)
         return principal
 
     def _chatting(self, authorization: str) -> Principal:

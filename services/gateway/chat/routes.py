@@ -63,9 +63,9 @@ def chat_router(
             on_first_text(monotonic() - begin)
             return response
 
-    seen = [*access.documented, Depends(access.see)]
+    seen = [*access.documented, Depends(access.chat)]
 
-    @router.get("/v1/models", summary="List models", dependencies=seen, responses=error_documents(401, 403, 503))
+    @router.get("/v1/models", summary="List models", dependencies=seen, responses=error_documents(401, 403, 429, 503))
     async def list_models() -> dict[str, Any]:
         """The one model that this installation serves, and the policy version that answers now."""
         return {"object": "list", "data": [model()]}
@@ -74,7 +74,7 @@ def chat_router(
         "/v1/models/{model_id:path}",
         summary="Show a model",
         dependencies=seen,
-        responses=error_documents(401, 403, 404, 503),
+        responses=error_documents(401, 403, 404, 429, 503),
     )
     async def retrieve_model(model_id: str) -> dict[str, Any]:
         """One model by its name."""

@@ -58,7 +58,7 @@ def feedback_router(
     @router.get(
         "/v1/feedback/{feedback_id}",
         summary="Where is my feedback?",
-        responses=error_documents(400, 401, 403, 404, 500, 503),
+        responses=error_documents(400, 401, 403, 404, 429, 500, 503),
     )
     async def show_feedback(
         feedback_id: Annotated[FeedbackId, Path(description="As `POST /v1/feedback` answered.")],

@@ -24,7 +24,7 @@ LOOKUP_TIMEOUT_S = 2.0
 
 
 class RaterLimits(Protocol):
-    """How often a rater may say something new."""
+    """How often a rater may do a thing."""
 
     def take(self, key: str) -> None:
         """Raises Busy, with the seconds to wait."""
@@ -39,7 +39,10 @@ class Answer:
 
 
 class FeedbackService:
-    """Accepts statements and follows them. `on_accepted` hears of each new one."""
+    """Accepts statements and follows them. `on_accepted` hears of each new one.
+
+    A rater has `limits` for what is new, and `read_limits` for asking where it is.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class FeedbackService:
         recent: RecentFeedback,
         earlier: EarlierRevisions,
         limits: RaterLimits,
+        read_limits: RaterLimits,
         forgotten: ForgottenRaters,
         on_accepted: Callable[[Feedback], None],
         deployment: str,
@@ -64,6 +68,7 @@ class FeedbackService:
         self._recent = recent
         self._earlier = earlier
         self._limits = limits
+        self._read_limits = read_limits
         self._forgotten = forgotten
         self._on_accepted = on_accepted
         self._deployment = deployment
@@ -145,8 +150,11 @@ class FeedbackService:
         return Answer(acknowledged=acknowledged, repeated=False)
 
     async def fate(self, feedback_id: str, *, token: str) -> FeedbackFate:
-        """Where a statement is. Raises Unauthenticated, PermissionDenied for another rater's, NotFound, Unavailable."""
+        """Where a statement is. Raises Unauthenticated, PermissionDenied for another rater's, NotFound, Unavailable,
+        and Busy for a rater who asks too often.
+        """
         claims = self._tokens.check(token, field="Authorization")
+        self._read_limits.take(f"{claims.tenant}/{claims.rater_id}")
         fate = await self._fate(
             feedback_id, tenant=claims.tenant, rater_id=claims.rater_id, rollout_id=claims.rollout_id
         )

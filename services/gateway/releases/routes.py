@@ -17,8 +17,8 @@ def releases_router(board: ReleaseBoard, access: HttpAccess | None = None) -> AP
     """The board as JSON and as a live stream. `access` None: whoever comes here was let in before."""
     router = APIRouter(
         tags=["releases"],
-        dependencies=[] if access is None else [*access.documented, Depends(access.see)],
-        responses=error_documents(401, 403, 503),
+        dependencies=[] if access is None else [*access.documented, Depends(access.chat)],
+        responses=error_documents(401, 403, 429, 503),
     )
 
     @router.get("/v1/releases", summary="List releases")

@@ -82,6 +82,10 @@ class AccessSettings(Section):
     key_burst: int = Field(100, ge=1, description="Requests of a key to a replica at once.")
     rater_statements_per_s: float = Field(2.0, gt=0, description="Feedback that a rater may send, in the long run.")
     rater_burst: int = Field(30, ge=1, description="Feedback that a rater may send at once.")
+    rater_reads_per_s: float = Field(
+        10.0, gt=0, description="Questions where feedback is, of a rater, in the long run."
+    )
+    rater_read_burst: int = Field(100, ge=1, description="Questions where feedback is, of a rater, at once.")
 
 
 class SpoolSettings(Section):

@@ -26,6 +26,8 @@ SHARED: Overrides = {
         "key_burst": 1000,
         "rater_statements_per_s": 1000.0,
         "rater_burst": 1000,
+        "rater_reads_per_s": 1000.0,
+        "rater_read_burst": 1000,
     },
     "bus": {"ack_timeout_s": 3.0},
     "learner": {

@@ -180,13 +180,33 @@ async def test_a_key_may_read_where_its_tenants_feedback_is(tmp_path: Path, keys
 
 async def test_a_key_over_its_limit_is_told_when_to_come_again(tmp_path: Path, keys: Keys) -> None:
     chat, other = keys.make(Scope.CHAT), keys.make(Scope.CHAT)
-    async with knowing(tmp_path, keys, chat, key_requests_per_s=0.01, key_burst=2) as gateway:
+    async with knowing(tmp_path, keys, chat, key_requests_per_s=0.01, key_burst=3) as gateway:  # one to be known
         assert [(await ask(gateway, chat)).status_code for _ in range(2)] == [200, 200]
         over = await ask(gateway, chat)
         refused(over, 429, "rate_limited")
         assert 1 <= int(over.headers["Retry-After"]) <= 100
         assert (await ask(gateway, other)).status_code == 200, "another key has its own limit"
-        assert (await gateway.http.get("/v1/models", headers=bearer(chat))).status_code == 200
+        for path in ("/v1/models", "/v1/models/thumbloop", "/v1/releases", "/v1/releases/events"):
+            refused(await gateway.http.get(path, headers=bearer(chat)), 429, "rate_limited")
+
+
+async def test_who_asks_where_feedback_is_has_a_limit_too(tmp_path: Path, keys: Keys) -> None:
+    """A key its own; who holds a token, the rater's, whichever of the rater's tokens it is."""
+    chat, reader, other = keys.make(Scope.CHAT), keys.make(Scope.FEEDBACK), keys.make(Scope.FEEDBACK)
+    limits = {"key_requests_per_s": 0.01, "key_burst": 4, "rater_reads_per_s": 0.01, "rater_read_burst": 2}
+    async with knowing(tmp_path, keys, chat, **limits) as gateway:
+        for _ in range(4):
+            assert (await gateway.http.get("/v1/feedback/f", headers=bearer(reader))).status_code == 404
+        over = await gateway.http.get("/v1/feedback/f", headers=bearer(reader))
+        refused(over, 429, "rate_limited")
+        assert 1 <= int(over.headers["Retry-After"]) <= 100
+        assert (await gateway.http.get("/v1/feedback/f", headers=bearer(other))).status_code == 404
+        answers = [(await ask(gateway, chat)).json()["choices"][0]["thumbloop"] for _ in range(2)]
+        tokens = [{"Authorization": f"Feedback {answer['feedback_token']}"} for answer in answers]
+        for token in tokens:
+            assert (await gateway.http.get("/v1/feedback/f", headers=token)).status_code == 404
+        for token in tokens:
+            refused(await gateway.http.get("/v1/feedback/f", headers=token), 429, "rate_limited")
 
 
 async def test_a_revoked_key_is_refused_within_the_interval(tmp_path: Path, keys: Keys) -> None:

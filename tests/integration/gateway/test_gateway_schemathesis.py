@@ -117,7 +117,7 @@ async def real_values(gateway: GatewayHarness) -> RealValues:
 
 @pytest.mark.timeout(180)
 async def test_the_public_port_answers_as_it_is_described(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, access={"rater_burst": 10_000}) as gateway:
+    async with running_gateway(tmp_path, access={"rater_burst": 10_000, "rater_read_burst": 10_000}) as gateway:
         values = await real_values(gateway)
         found, sent = await asyncio.to_thread(failures, gateway.url, headers={}, values=values)
         taken = len(gateway.bus.events)

@@ -54,9 +54,17 @@ class Tokens:
         return claims(ALICE if token == "t" else token)
 
 
+@dataclass
 class Limits:
+    """By default none; who took is noted."""
+
+    taken: list[str] = field(default_factory=list)
+    most: int = 1_000
+
     def take(self, key: str) -> None:
-        """There are none."""
+        self.taken.append(key)
+        if len(self.taken) > self.most:
+            raise Busy("too many")
 
 
 @dataclass
@@ -111,7 +119,7 @@ class World:
         self.sink, self.learner = Sink(Gate(), spool=spool), Learner(Gate())
         self.sink.gate.opened.set()
         self.learner.gate.opened.set()
-        self.recent = RecentFeedback(100)
+        self.recent, self.read_limits = RecentFeedback(100), Limits()
         self.forgotten = forgotten or ForgottenRaters()
         self.accepted: list[Feedback] = []
         spooled: SpooledStatements = NothingSpooled() if spool is None else SpoolSearch(spool)
@@ -124,6 +132,7 @@ class World:
             recent=self.recent,
             earlier=EarlierRevisions(self.learner, monotonic=lambda: 0.0),
             limits=Limits(),
+            read_limits=self.read_limits,
             forgotten=self.forgotten,
             on_accepted=self.accepted.append,
             deployment="test",
@@ -243,6 +252,17 @@ async def test_a_disk_that_fails_hides_nothing_that_is_known_elsewhere(tmp_path:
         with pytest.raises(Unavailable) as refused:
             await world.service.fate("unknown", token="t")
         assert refused.value.reason == "SPOOL_UNREADABLE"
+
+
+async def test_who_asks_too_often_reaches_neither_learner_nor_disk() -> None:
+    world = World()
+    world.read_limits.most = 1
+    world.learner.fates["mine"] = fate("mine")
+    assert (await world.service.fate("mine", token="t")).state is FeedbackState.JOINED
+    world.learner.gate.opened.clear()  # who came so far would wait
+    with pytest.raises(Busy):
+        await asyncio.wait_for(world.service.fate("mine", token="t"), 10)
+    assert world.read_limits.taken == [f"{TENANT}/{ALICE}"] * 2
 
 
 async def test_anothers_statement_is_refused_and_ones_own_of_that_id_is_told() -> None:
