@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -14,16 +15,24 @@ from services.gateway.feedback.fate import FeedbackFate
 from services.gateway.releases.facts import LearnerStatus, ReleaseFact
 from services.gateway.spool.item import SpoolKey
 from services.shared.contracts.feedback import feedback_kind_from_proto, feedback_kind_to_proto
-from services.shared.domain.errors import NotFound
+from services.shared.contracts.wire import EnumMap
+from services.shared.domain.errors import InvalidInput, NotFound, ThumbloopError
 from services.shared.domain.feedback import FeedbackKind, FeedbackState
 from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.rpc.statuses import error_from_rpc
 
 RELEASES_SHOWN = 100
-_KINDS = {
-    policy_pb2.RELEASE_KIND_POLICY: ReleaseKind.POLICY,
-    policy_pb2.RELEASE_KIND_REWARD_MODEL: ReleaseKind.REWARD_MODEL,
-}
+_KINDS: EnumMap[ReleaseKind, policy_pb2.ReleaseKind.ValueType] = EnumMap(
+    ReleaseKind, policy_pb2.ReleaseKind, "RELEASE_KIND"
+)
+_RELEASE_STATES: EnumMap[ReleaseState, learner_pb2.ReleaseState.ValueType] = EnumMap(
+    ReleaseState, learner_pb2.ReleaseState, "RELEASE_STATE"
+)
+_FEEDBACK_STATES: EnumMap[FeedbackState, learner_pb2.FeedbackState.ValueType] = EnumMap(
+    FeedbackState, learner_pb2.FeedbackState, "FEEDBACK_STATE"
+)
+_Domain = TypeVar("_Domain")
+_Number = TypeVar("_Number", bound=int)
 
 
 class GrpcLearner:
@@ -48,11 +57,11 @@ class GrpcLearner:
             raise known from error
         return FeedbackFate(
             feedback_id=found.feedback_id,
-            state=_feedback_state(found.state),
+            state=_known(_FEEDBACK_STATES.from_proto, found.state, "state"),
             reason=found.reason,
             rollout_id=found.rollout_id,
             rater_id=found.rater_id,
-            kind=str(feedback_kind_from_proto(found.kind)),
+            kind=str(_known(feedback_kind_from_proto, found.kind, "kind")),
             revision=found.revision,
             trained_into=tuple(found.trained_into),
             trained_into_through_reward_model=tuple(found.trained_into_through_reward_model),
@@ -106,20 +115,19 @@ class GrpcLearner:
             stale=status.stale,
             thumbs_up=status.thumbs_up,
             thumbs_down=status.thumbs_down,
-            reward_auroc=status.reward_auroc if status.HasField("reward_auroc") else None,
-            reward_auroc_low95=status.reward_auroc_low95 if status.HasField("reward_auroc_low95") else None,
-            thumb_to_token_p50_s=status.thumb_to_token.p50_seconds if arrived else None,
-            thumb_to_token_p99_s=status.thumb_to_token.p99_seconds if arrived else None,
+            reward_auroc=_finite(status.reward_auroc) if status.HasField("reward_auroc") else None,
+            reward_auroc_low95=_finite(status.reward_auroc_low95) if status.HasField("reward_auroc_low95") else None,
+            thumb_to_token_p50_s=_finite(status.thumb_to_token.p50_seconds) if arrived else None,
+            thumb_to_token_p99_s=_finite(status.thumb_to_token.p99_seconds) if arrived else None,
         )
 
 
 def _release(release: learner_pb2.Release) -> ReleaseFact:
-    state = learner_pb2.ReleaseState.Name(release.state).removeprefix("RELEASE_STATE_").lower()
     return ReleaseFact(
         version=release.version,
-        kind=_KINDS[release.kind],
+        kind=_known(_KINDS.from_proto, release.kind, "kind"),
         parent_version=release.parent_version,
-        state=ReleaseState(state),
+        state=_known(_RELEASE_STATES.from_proto, release.state, "state"),
         commit_time=_time(release.commit_time),
         publish_time=_time(release.publish_time) if release.HasField("publish_time") else None,
         first_served_time=_time(release.first_served_time) if release.HasField("first_served_time") else None,
@@ -131,8 +139,19 @@ def _release(release: learner_pb2.Release) -> ReleaseFact:
     )
 
 
-def _feedback_state(state: learner_pb2.FeedbackState.ValueType) -> FeedbackState:
-    return FeedbackState(learner_pb2.FeedbackState.Name(state).removeprefix("FEEDBACK_STATE_").lower())
+def _known(read: Callable[[_Number, str], _Domain], number: _Number, field: str) -> _Domain:
+    """What the number means. Raises ThumbloopError for one that is not known here: nobody's input is wrong."""
+    try:
+        return read(number, field)
+    except InvalidInput as error:
+        raise ThumbloopError(
+            f"The learner says what this gateway does not know ({error.message}) Update the gateway.",
+            reason="LEARNER_NEWER",
+        ) from error
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _time(timestamp: Timestamp) -> float:

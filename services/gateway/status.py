@@ -26,23 +26,29 @@ may be all that is left of the ways to keep it, and what an order finds there is
 class LogConnection:
     """Knows whether the log has been reached since the start. `run` is a task that ends when it has."""
 
-    def __init__(self, bus: Bus, page: TopicPage) -> None:
+    def __init__(self, bus: Bus, page: TopicPage, *, interval_s: float = CONNECT_INTERVAL_S) -> None:
         self._bus = bus
         self._page = page
+        self._interval_s = interval_s
         self.connected = False
 
     async def run(self) -> None:
-        """Tries until the topic `feedback` is known to be there."""
-        told = False
+        """Tries until the topic `feedback` is known to be there. No failure ends it sooner."""
+        told: type[Exception] | None = None
         while not self.connected:
             try:
                 await asyncio.to_thread(self._bus.ensure_topics, [self._page])
                 self.connected = True
             except ThumbloopError as error:
-                if not told:
+                if told is not type(error):
                     get_logger().warning("log_unreachable", topic=FEEDBACK, error=error.message)
-                told = True
-                await asyncio.sleep(CONNECT_INTERVAL_S)
+                told = type(error)
+            except Exception as error:  # else nobody tries again, and the gateway is never ready
+                if told is not type(error):
+                    get_logger().error("log_not_reached", topic=FEEDBACK, exc_info=error)
+                told = type(error)
+            if not self.connected:
+                await asyncio.sleep(self._interval_s)
 
 
 class Room(Protocol):

@@ -15,6 +15,7 @@ from services.gateway.feedback.fate import FeedbackLookup
 from services.gateway.tokens import FeedbackClaims
 from services.shared.domain.errors import ThumbloopError
 from services.shared.limits import TokenBuckets
+from services.shared.telemetry.log import get_logger
 
 WINDOW_S = 120.0
 """How long after its start a gateway asks."""
@@ -47,6 +48,9 @@ class EarlierRevisions:
                 timeout_s=TIMEOUT_S,
             )
         except ThumbloopError:
+            return None
+        except Exception as error:  # what is asked is a courtesy: no defect in asking may cost a statement
+            get_logger().error("earlier_revision_not_asked", exc_info=error)
             return None
         slot = (claims.rater_id, claims.rollout_id, kind)
         return fate.revision if fate is not None and (fate.rater_id, fate.rollout_id, fate.kind) == slot else None

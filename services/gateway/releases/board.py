@@ -10,7 +10,8 @@ from typing import Any
 from services.gateway.chat.generation import Generator
 from services.gateway.releases.facts import ReleaseFact, ReleaseSource
 from services.gateway.releases.tally import ThumbTally
-from services.shared.domain.errors import ThumbloopError
+from services.shared.domain.errors import DeadlineExceeded, ThumbloopError, Unavailable
+from services.shared.telemetry.log import get_logger
 
 Picture = dict[str, Any]
 
@@ -24,13 +25,23 @@ class ReleaseBoard:
     While the learner is away its last known releases stay, and `learner.reachable` says false.
     """
 
-    def __init__(self, *, source: ReleaseSource, generator: Generator, tally: ThumbTally) -> None:
+    def __init__(
+        self,
+        *,
+        source: ReleaseSource,
+        generator: Generator,
+        tally: ThumbTally,
+        interval_s: float = POLL_INTERVAL_S,
+    ) -> None:
         self._source = source
         self._generator = generator
         self._tally = tally
+        self._interval_s = interval_s
         self._releases: tuple[ReleaseFact, ...] = ()
         self._learner: Picture = {"reachable": False}
         self._served: Picture = {"reachable": False, "live_version": ""}
+        self._told = ""
+        """Why the learner was last not understood."""
         self._changed = asyncio.Condition()
         self._closed = asyncio.Event()
         self._last: Picture = self.picture()
@@ -41,11 +52,14 @@ class ReleaseBoard:
         return {"generator": self._served, "learner": self._learner, "releases": releases}
 
     async def run(self) -> None:
-        """Polls until closed."""
+        """Polls until closed. No failure ends it."""
         while not self._closed.is_set():
-            await self.poll()
             try:
-                await asyncio.wait_for(self._closed.wait(), POLL_INTERVAL_S)
+                await self.poll()
+            except Exception as error:  # else everybody would see one picture for ever
+                get_logger().error("releases_not_polled", exc_info=error)
+            try:
+                await asyncio.wait_for(self._closed.wait(), self._interval_s)
             except TimeoutError:
                 continue
 
@@ -93,10 +107,18 @@ class ReleaseBoard:
             status, self._releases = await asyncio.gather(
                 self._source.status(timeout_s=POLL_TIMEOUT_S), self._source.releases(timeout_s=POLL_TIMEOUT_S)
             )
-        except ThumbloopError:
+        except ThumbloopError as error:
+            self._tell(error)
             self._learner = {**self._learner, "reachable": False}
         else:
+            self._told = ""
             self._learner = {"reachable": True, **asdict(status)}
+
+    def _tell(self, error: ThumbloopError) -> None:
+        """Once: that it is away shows by itself, that it is there and not understood does not."""
+        if self._told != error.reason and not isinstance(error, (Unavailable, DeadlineExceeded)):
+            get_logger().error("learner_not_understood", reason=error.reason, cause=error.message)
+        self._told = error.reason
 
     def _thumbs(self, version: str) -> Picture:
         thumbs = self._tally.of(version)

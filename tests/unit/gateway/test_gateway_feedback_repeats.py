@@ -31,6 +31,7 @@ class Learner:
     def __init__(self) -> None:
         self.asked = 0
         self.away = False
+        self.defect: Exception | None = None
         self.slot = ("ann", "r1", "thumb")
 
     async def find(
@@ -39,6 +40,8 @@ class Learner:
         self.asked += 1
         if self.away:
             raise Unavailable("away")
+        if self.defect is not None:
+            raise self.defect
         if feedback_id != "known":
             return None
         rater, rollout, kind = self.slot
@@ -88,6 +91,12 @@ async def test_the_learner_is_asked_rarely_and_only_after_the_start() -> None:
 async def test_a_learner_that_is_away_is_no_failure() -> None:
     learner = Learner()
     learner.away = True
+    assert await EarlierRevisions(learner, monotonic=Seconds()).find("known", kind="thumb", claims=CLAIMS) is None
+
+
+async def test_a_defect_in_asking_costs_no_statement() -> None:
+    learner = Learner()
+    learner.defect = ValueError("99 is not a valid FeedbackState")
     assert await EarlierRevisions(learner, monotonic=Seconds()).find("known", kind="thumb", claims=CLAIMS) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from services.gateway.chat.generation import Generator
 from services.gateway.status import ORDERS_PATIENCE_S, LogConnection, Readiness
 from services.shared.bus.interface import Bus
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
+from services.shared.domain.errors import Unavailable
 
 
 @dataclass
@@ -76,3 +78,21 @@ async def test_a_log_that_goes_away_again_keeps_nobody_out_for_long() -> None:
     assert await world.missing() != []
     world.now += 1
     assert await world.missing() == []
+
+
+class FaultyBus:
+    """Fails in ways that nobody foresaw, then works."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = [Unavailable("away"), RuntimeError("a defect"), RuntimeError("again")]
+
+    def ensure_topics(self, pages: Any) -> None:
+        if self.failures:
+            raise self.failures.pop()
+
+
+async def test_no_failure_ends_the_way_to_the_log() -> None:
+    log = LogConnection(cast(Bus, FaultyBus()), load_topic_pages()[FEEDBACK], interval_s=0.0)
+    async with asyncio.timeout(10):
+        await log.run()
+    assert log.connected

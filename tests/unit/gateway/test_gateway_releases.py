@@ -10,7 +10,7 @@ from services.gateway.chat.generation import GenerationRequest, GeneratorStatus,
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.facts import LearnerStatus, ReleaseFact
 from services.gateway.releases.tally import Thumbs, ThumbTally
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import ThumbloopError, Unavailable
 from services.shared.domain.events import EventMeta
 from services.shared.domain.feedback import Feedback, FeedbackKind, Thumb
 from services.shared.domain.release import ReleaseKind, ReleaseState
@@ -63,8 +63,12 @@ class Source:
     def __init__(self) -> None:
         self.away = True
         self.known: tuple[ReleaseFact, ...] = ()
+        self.defects: list[Exception] = []
+        """Raised one a call."""
 
     async def releases(self, *, timeout_s: float) -> tuple[ReleaseFact, ...]:
+        if self.defects:
+            raise self.defects.pop()
         if self.away:
             raise Unavailable("away")
         return self.known
@@ -141,3 +145,18 @@ async def test_watchers_see_changes_and_the_last_that_was_known() -> None:
     await asyncio.sleep(0)
     await board.close()
     assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_no_failure_ends_the_board() -> None:
+    source = Source()
+    source.away, source.known = False, (release("v1"),)
+    source.defects = [ValueError("unforeseen"), ThumbloopError("a newer learner", reason="LEARNER_NEWER")]
+    board = ReleaseBoard(source=source, generator=AwayGenerator(), tally=ThumbTally(10), interval_s=0.0)
+    life = asyncio.create_task(board.run())
+    async with asyncio.timeout(10):
+        async for picture in board.watch():
+            if picture["releases"]:
+                break
+    assert source.defects == [] and not life.done()
+    await board.close()
+    await asyncio.wait_for(life, 10)
