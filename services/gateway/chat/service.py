@@ -122,7 +122,7 @@ class ChatService:
             tenant=caller.tenant,
             api_key_id=caller.key_id,
         )
-        if self._forgotten.has(caller.tenant, identity.rater_id):
+        if self._is_forgotten(request.user, caller.tenant):
             request = replace(request, recorded=False)
         rollout_ids = tuple(self._new_id() for _ in range(request.choices))
         return Exchange(
@@ -169,6 +169,12 @@ class ChatService:
                 if isinstance(event, ChoiceStarted):
                     self._observe(exchange, event.rollout_id, event.policy_version)
                 yield event
+
+    def _is_forgotten(self, user: str, tenant: str) -> bool:
+        """Under any pseudonym that the live keys give them: the order may be older than the newest key."""
+        return bool(user) and any(
+            self._forgotten.has(tenant, rater_id) for rater_id in self._identifier.rater_ids(user, tenant=tenant)
+        )
 
     def _observe(self, exchange: Exchange, rollout_id: str, policy_version: str) -> None:
         if exchange.request.recorded:
