@@ -69,6 +69,7 @@ class GeneratorMemory:
         if leaving:
             self._leaving[control_id] = leaving
             raise Busy("a rollout of theirs is on its way from the queue; it ends within the time-out.")
+        self._queue.clear_log()
         _log.info("person_forgotten", control_id=control_id)
 
     async def _is_recording(self, tenant: str, order: Forget) -> bool:

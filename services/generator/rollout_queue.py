@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.shared.contracts.rollouts import decode_rollout
-from services.shared.domain.errors import Unprocessable
+from services.shared.domain.errors import Busy, Unprocessable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rollouts (
@@ -36,6 +36,11 @@ _INDEXES = (
     f"CREATE INDEX IF NOT EXISTS rollouts_waiting ON rollouts (position) WHERE {_WAITS}",
     f"CREATE INDEX IF NOT EXISTS rollouts_kept ON rollouts (position) WHERE {_KEPT}",
 )
+
+
+BUSY_TIMEOUT_MS = 10_000
+CLEAR_LOG_MS = 50
+"""Answers wait for the queue meanwhile: whoever reads for longer is not waited for."""
 
 
 class WaitingRollout(NamedTuple):
@@ -67,7 +72,7 @@ class RolloutQueue:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1_000)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         # What is deleted is overwritten on the disk, since it may be a person's who is to be forgotten.
@@ -158,22 +163,32 @@ class RolloutQueue:
             self._db.executemany("DELETE FROM rollouts WHERE rollout_id = ?", [(name,) for name in rollout_ids])
 
     def delete_for(self, *, tenant: str, rater_id: str, rollout_ids: Sequence[str]) -> list[str]:
-        """Deletes a rater's rollouts, and these, whether they wait, are kept or were refused; which they were. Neither
-        they nor what had left the queue before remain readable on the disk.
+        """Deletes a rater's rollouts, and these, whether they wait, are kept or were refused; which they were. Their
+        bytes may remain on the disk until `clear_log`.
         """
         with self._written():
             named = self._db.execute(
                 "SELECT rollout_id, event FROM rollouts WHERE instr(event, ?) > 0", (rater_id.encode(),)
             ).fetchall()
             theirs = [name for name, event in named if _is_of(event, tenant, rater_id)]
-            gone = [
+            return [
                 name
                 for name in dict.fromkeys((*theirs, *rollout_ids))
                 if self._db.execute("DELETE FROM rollouts WHERE rollout_id = ?", (name,)).rowcount
             ]
+
+    def clear_log(self) -> None:
+        """Empties the file's write-ahead log, so that nothing that was deleted, or had left the queue before, remains
+        readable on the disk. Raises Busy while another connection reads from it.
+        """
         with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return gone
+            self._db.execute(f"PRAGMA busy_timeout={CLEAR_LOG_MS}")
+            try:
+                blocked, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        if blocked:
+            raise Busy("somebody reads the queue's file, whose log still holds what was deleted.")
 
     def refuse(self, rollout_id: str, reason: str) -> None:
         """Kafka will never take it; it stays on disk for a person to look at."""

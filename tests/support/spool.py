@@ -55,6 +55,7 @@ class FaultyDisk:
             folder / table.FILE_NAME, isolation_level=None, check_same_thread=False, factory=FaultyConnection
         )
         self.connection.execute("PRAGMA synchronous=FULL")
+        self.connection.execute("PRAGMA secure_delete=ON")
         return self.connection
 
 

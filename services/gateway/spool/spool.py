@@ -19,7 +19,7 @@ from services.gateway.spool import table
 from services.gateway.spool.disk import RETRY_AFTER_S, SpoolDisk
 from services.gateway.spool.folder import FolderOwnership
 from services.gateway.spool.item import SpoolItem, SpoolKey, StoredItem
-from services.shared.domain.errors import Conflict, Unavailable
+from services.shared.domain.errors import Busy, Conflict, Unavailable
 from services.shared.domain.events import Clock
 from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.metrics import Metrics
@@ -63,7 +63,9 @@ class FeedbackSpool:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._sent: set[int] = set()
-        self._empty_log = False
+        self._clear_log = False
+        """A group of the disk's has a deletion that needs it."""
+        self._log_cleared = False
         self._oldest_time: float | None = None
         self._ownership = FolderOwnership(folder)
         try:
@@ -147,15 +149,17 @@ class FeedbackSpool:
         """Deletes what these raters said and what was said of these rollouts, and keeps a tombstone for each rater.
         Gives how many items that were. To be called when `forgotten` has them.
 
-        Before it answers, deleted bytes are overwritten in the file, and its write-ahead log is emptied.
+        Before it answers, deleted bytes are overwritten in the file, and its write-ahead log is emptied. Fails with
+        Busy where somebody reads that log (a backup): the items are gone then, and their bytes may still lie there,
+        until it was called again.
         """
 
         def delete(connection: sqlite3.Connection) -> list[table.Gone]:
-            self._empty_log = True
+            self._clear_log, self._log_cleared = True, False
             table.bury(connection, tenant, rater_ids)
             return table.delete_for(connection, tenant, rater_ids, rollout_ids)
 
-        return self._leaving(delete)
+        return self._leaving(delete, failure=self._log_not_cleared)
 
     def refuse(self, stored: StoredItem, reason: str) -> Future[bool]:
         """Kafka will never take it: it stays on disk, out of the way, for a person to look at."""
@@ -234,7 +238,12 @@ class FeedbackSpool:
         else:
             answer.set_result(position)
 
-    def _leaving(self, operation: Callable[[sqlite3.Connection], list[table.Gone]]) -> Future[int]:
+    def _leaving(
+        self,
+        operation: Callable[[sqlite3.Connection], list[table.Gone]],
+        failure: Callable[[], Busy | None] = lambda: None,
+    ) -> Future[int]:
+        """`failure` is asked on the disk's thread, when the commit has returned."""
         answer: Future[int] = Future()
         answer.set_running_or_notify_cancel()
 
@@ -245,7 +254,10 @@ class FeedbackSpool:
                 return
             for item in done.result():
                 self._left(item)
-            answer.set_result(len(done.result()))
+            if (unfinished := failure()) is not None:
+                answer.set_exception(unfinished)
+            else:
+                answer.set_result(len(done.result()))
 
         self._disk.submit(operation).add_done_callback(gone)
         return answer
@@ -269,9 +281,17 @@ class FeedbackSpool:
     def _keep_up(self, connection: sqlite3.Connection) -> None:
         """On the disk's thread, after a commit."""
         self._oldest_time = table.oldest_time(connection)
-        if self._empty_log:
-            self._empty_log = False
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if self._clear_log:
+            # Once for each time that it is wanted: where it fails, whoever wants it is told, and comes again.
+            self._clear_log = False
+            self._log_cleared = table.clear_log(connection)
+
+    def _log_not_cleared(self) -> Busy | None:
+        if self._log_cleared:
+            return None
+        return Busy(
+            "somebody reads the spool's file, whose log still holds what was deleted.", retry_after=RETRY_AFTER_S
+        )
 
 
 def _used_twice(item: SpoolItem) -> Conflict:

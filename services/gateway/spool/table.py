@@ -1,4 +1,4 @@
-"""The spool's SQL. Every function runs on the disk's thread, inside a transaction of the disk."""
+"""The spool's SQL. Functions run on the disk's thread, inside a transaction of the disk unless they say otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from services.shared.domain.errors import Misconfigured
 
 FILE_NAME = "feedback.db"
 FORMAT = 1
-BUSY_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_MS = 5_000
+CLEAR_LOG_MS = 50
+"""Feedback waits meanwhile: whoever reads for longer is not waited for."""
 _MOST_PARAMETERS = 500
 
 _SCHEMA = """
@@ -70,7 +72,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     path = folder / FILE_NAME
     try:
         connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S, cached_statements=32
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1_000, cached_statements=32
         )
         try:
             _prepare(connection, path)
@@ -170,6 +172,18 @@ def delete_for(
             )
             gone += [Gone(*row) for row in rows.fetchall()]
     return gone
+
+
+def clear_log(connection: sqlite3.Connection) -> bool:
+    """Empties the write-ahead log into the file, so that nothing that was deleted before is left in it. False: a
+    transaction of another connection still reads from it. To be called outside a transaction.
+    """
+    connection.execute(f"PRAGMA busy_timeout={CLEAR_LOG_MS}")
+    try:
+        blocked, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    return not blocked
 
 
 def bury(connection: sqlite3.Connection, tenant: str, rater_ids: Iterable[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,27 @@ async def test_the_generator_waits_for_what_is_being_written_and_empties_its_que
     assert [one.rollout_id for one in queue.oldest(10)] == [HIS[0], HIS[1]]
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=HERS) == []
     queue.close()
+
+
+async def test_the_generator_waits_for_whoever_reads_its_queue(tmp_path: Path) -> None:
+    """And still knows of what it deleted meanwhile that it was on its way."""
+    path, answers, sender, forgotten = tmp_path / "q.db", Answers(), Sender(), ForgottenRaters()
+    with closing(RolloutQueue(path)) as queue, closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        queue.put(HERS[1], encode_rollout(make_rollout(HERS[1], rater=ALICE, text="Water it when dry.")))
+        memory = GeneratorMemory(
+            asyncio.get_running_loop(), forgotten=forgotten, answers=answers, sender=sender, queue=queue
+        )
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM rollouts").fetchone()
+        sender.sending = frozenset({HERS[1]})
+        with pytest.raises(Busy, match="way"):
+            await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+        sender.sending = frozenset()
+        with pytest.raises(Busy, match="read"):
+            await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+        backup.execute("COMMIT")
+        await asyncio.to_thread(memory.forget, "c-1", TENANT, ORDER)
+        assert all(b"Water it" not in file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_reward_leaves_out_scores_of_a_batch_that_it_is_at() -> None:

@@ -16,7 +16,7 @@ import pytest
 from services.gateway.spool import table
 from services.gateway.spool.item import ROW_BYTES, spool_item
 from services.shared.contracts.feedback import decode_feedback
-from services.shared.domain.errors import Conflict, Misconfigured, PermissionDenied, Unavailable
+from services.shared.domain.errors import Busy, Conflict, Misconfigured, PermissionDenied, Unavailable
 from services.shared.domain.feedback import Comment
 from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.telemetry.metrics import Metrics
@@ -185,6 +185,27 @@ def test_forgetting_deletes_what_a_person_said_and_what_was_said_of_their_answer
     assert b"of-alice" not in held and b"her-answer" not in held and b"of hers" not in held and b"of-bob" in held
     # The pseudonym itself stays, in the tombstones of the two tenants alone.
     assert tombstones == 2 and held.count(b"alice") == tombstones
+
+
+def test_forgetting_is_tried_again_while_somebody_reads_the_file(tmp_path: Path) -> None:
+    """A backup holds the file's log, in which the words still stand."""
+    disk = FaultyDisk()
+    with open_spool(tmp_path, disk=disk) as spool:
+        words = make_feedback("f1", rater="alice", body=Comment(text="words of hers"), rollout="her-answer")
+        spool.put(spool_item(words)).result(WAIT_S)
+        with closing(sqlite3.connect(tmp_path / table.FILE_NAME, isolation_level=None)) as backup:
+            backup.execute("BEGIN")
+            backup.execute("SELECT count(*) FROM items").fetchone()
+            for _ in range(2):
+                with pytest.raises(Busy, match="read"):
+                    spool.delete_for(tenant="default", rater_ids=["alice"], rollout_ids=[]).result(WAIT_S)
+            assert spool.items == 0 and not spool.has_waiting("default", "her-answer")
+            put(spool, "f2", rater="bob")  # everybody else is answered
+            backup.execute("COMMIT")
+        assert spool.delete_for(tenant="default", rater_ids=["alice"], rollout_ids=[]).result(WAIT_S) == 0
+        assert b"of hers" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        (patience_ms,) = disk.connection.execute("PRAGMA busy_timeout").fetchone()
+        assert patience_ms == 5_000  # only the emptying has less
 
 
 def test_nothing_is_put_of_somebody_whom_the_disk_has_let_go(tmp_path: Path) -> None:

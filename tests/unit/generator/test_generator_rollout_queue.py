@@ -11,6 +11,7 @@ import pytest
 
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.contracts.rollouts import encode_rollout
+from services.shared.domain.errors import Busy
 from tests.support.facts import TENANT, make_rollout
 from tests.support.forgetting_world import ALICE, BOB, HERS, HIS
 
@@ -128,9 +129,26 @@ def test_what_is_deleted_for_a_person_is_gone_from_the_disk(tmp_path: Path) -> N
     assert text.encode() in on_disk(tmp_path)
     # By her pseudonym alone, kept ones included; the ids that the order names may be others.
     assert queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=[HERS[0]]) == [HERS[1]]
+    queue.clear_log()
     assert text.encode() not in on_disk(tmp_path)
     assert [kept.rollout_id for kept in queue.kept(10, after=0)] == [HIS[0]]
     queue.close()
+
+
+def test_what_is_deleted_is_not_called_gone_while_somebody_reads_the_file(tmp_path: Path) -> None:
+    """A backup holds the file's log, in which the text still stands."""
+    path = tmp_path / "rollouts.db"
+    with closing(RolloutQueue(path)) as queue, closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        queue.put(HERS[0], encode_rollout(make_rollout(HERS[0], rater=ALICE, text="Water it when dry.")))
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM rollouts").fetchone()
+        queue.delete_for(tenant=TENANT, rater_id=ALICE, rollout_ids=[])
+        for _ in range(2):
+            with pytest.raises(Busy, match="read"):
+                queue.clear_log()
+        backup.execute("COMMIT")
+        queue.clear_log()
+        assert b"Water it" not in on_disk(tmp_path)
 
 
 def on_disk(folder: Path) -> bytes:
