@@ -17,6 +17,8 @@ from services.shared.domain.events import NewId
 from services.shared.domain.rollout import ChatMessage, Role
 from services.shared.secrets import KeyRing
 
+MAX_USER_CHARS = 512
+"""Longest name of a person: whoever may chat under it must be able to have it forgotten."""
 HASH_CHARS = 32
 """128 bits, in hex: no two ids meet by chance, and an id stays readable in a log."""
 

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
-ShortText = Annotated[str, StringConstraints(max_length=512)]
-"""Ids and labels that clients choose."""
+from services.gateway.identity import MAX_USER_CHARS
+
+UserName = Annotated[str, StringConstraints(max_length=MAX_USER_CHARS)]
+ModelName = Annotated[str, StringConstraints(max_length=512)]
 
 _EXAMPLE: JsonDict = {
     "model": "thumbloop",
@@ -57,7 +59,7 @@ class ChatBody(BaseModel):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": _EXAMPLE})
 
-    model: ShortText = Field(description="Name of the model; `GET /v1/models` lists it.")
+    model: ModelName = Field(description="Name of the model; `GET /v1/models` lists it.")
     messages: list[MessageBody] = Field(description="The conversation; the last message is the user's.")
     temperature: float | None = Field(
         None, strict=True, ge=0, le=2, description="0 takes the likeliest token. Default 1."
@@ -72,8 +74,8 @@ class ChatBody(BaseModel):
     )
     stream: bool | None = Field(None, strict=True, description="Answer by server-sent events.")
     stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
-    user: ShortText | None = Field(None, description="Your id of the person; stored as a keyed hash alone.")
-    safety_identifier: ShortText | None = Field(None, description="Newer name of `user`.")
+    user: UserName | None = Field(None, description="Your id of the person; stored as a keyed hash alone.")
+    safety_identifier: UserName | None = Field(None, description="Newer name of `user`.")
     metadata: dict[str, str] | None = Field(
         None, description="`conversation_id` (up to 128 characters) names the conversation. Other entries are ignored."
     )

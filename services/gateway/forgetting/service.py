@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from services.gateway.identity import Identifier
+from services.gateway.identity import MAX_USER_CHARS, Identifier
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.events import NewId
 
 FORGET_TIMEOUT_S = 60.0
 """A transaction over all that somebody ever said."""
 LOOK_TIMEOUT_S = 5.0
-MAX_USER_CHARS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
