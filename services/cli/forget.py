@@ -30,7 +30,9 @@ MILLISECONDS_A_DAY = 86_400_000
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """Whom to forget. `tenant` "" is the deployment's; `control_id` names the order, so that asking again is safe."""
+    """Whom to forget. `tenant` "" is the key's own, or the deployment's; `control_id` names the order, so that asking
+    again is safe.
+    """
 
     user: str
     tenant: str

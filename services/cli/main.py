@@ -228,7 +228,7 @@ def revoke_key(
 @app.command(rich_help_panel="Tools")
 def forget(
     user: Annotated[str, typer.Option(help="The person, as in the chat requests' `user`.")] = "",
-    tenant: Annotated[str, typer.Option(help="Whose customer; empty: the tenant of the settings.")] = "",
+    tenant: Annotated[str, typer.Option(help="Whose customer; empty: your key's own, or the deployment's.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until every known replica has forgotten.")] = True,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait at most.")] = 120.0,

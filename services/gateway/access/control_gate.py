@@ -47,10 +47,15 @@ class ControlGate:
         return principal
 
 
-def require_tenant(request: Request, tenant: str) -> None:
-    """For routes of the control port that reach one tenant's data. Raises PermissionDenied if the caller's key is
-    another tenant's; rooms of the deployment reach all.
+def tenant_meant(request: Request, named: str, *, own: str) -> str:
+    """For routes of the control port that reach one tenant's data: whose a request means that names `named`.
+
+    "" is the tenant of the caller's key, or `own`, the deployment's, where another room calls. Raises PermissionDenied
+    if the key is another tenant's than the one that is named; rooms of the deployment reach all.
     """
     caller: Principal | None = request.state.caller
-    if caller is not None:
-        caller.require_tenant(tenant)
+    if caller is None:
+        return named or own
+    if named:
+        caller.require_tenant(named)
+    return caller.tenant

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from services.gateway.access.control_gate import require_tenant
+from services.gateway.access.control_gate import tenant_meant
 from services.gateway.documents import error_documents
 from services.gateway.forgetting.service import ForgettingService
 
@@ -41,7 +41,10 @@ def forgetting_router(service: ForgettingService) -> APIRouter:
     async def forget_user(
         request: Request,
         user: Annotated[str, Path(description="As in the chat requests' `user`.")],
-        tenant: Annotated[str, Query(max_length=256, description="Empty: the deployment's.")] = "",
+        tenant: Annotated[
+            str,
+            Query(max_length=256, description="Empty: your key's own; with the service credential, the deployment's."),
+        ] = "",
         control_id: Annotated[
             str, Query(max_length=64, description="UUIDv7 of the order; the same again is safe. Empty: a new one.")
         ] = "",
@@ -49,8 +52,8 @@ def forgetting_router(service: ForgettingService) -> APIRouter:
         """Deletes what they said and were told from the store at once, blocks its return, and orders every replica to
         do the same with its memory, spools and dead letters. Kafka's topics lose it when their retention has passed.
         """
-        require_tenant(request, service.tenant_of(tenant))
-        done = await service.forget(user, tenant=tenant, control_id=control_id)
+        wanted = tenant_meant(request, tenant, own=service.tenant)
+        done = await service.forget(user, tenant=wanted, control_id=control_id)
         return ForgottenBody(
             control_id=done.control_id, rollouts=done.rollouts, feedback=done.feedback, versions=list(done.versions)
         )

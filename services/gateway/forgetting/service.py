@@ -51,16 +51,12 @@ class ForgettingService:
     def __init__(
         self, *, identifier: Identifier, learner: ForgettingLearner, replica_id: str, tenant: str, new_id: NewId
     ) -> None:
-        """`tenant` is the deployment's, where a request names none."""
         self._identifier = identifier
         self._learner = learner
         self._replica_id = replica_id
-        self._tenant = tenant
+        self.tenant = tenant
+        """The deployment's own."""
         self._new_id = new_id
-
-    def tenant_of(self, tenant: str) -> str:
-        """The tenant that a request means: the one that it names, else the deployment's."""
-        return tenant or self._tenant
 
     async def forget(self, user: str, *, tenant: str, control_id: str) -> Forgotten:
         """Deletes the person's data in the store and orders all others to do the same. The same `control_id` again is
@@ -72,10 +68,9 @@ class ForgettingService:
                 reason="BAD_USER",
                 field="user",
             )
-        wanted = self.tenant_of(tenant)
         return await self._learner.forget(
-            tenant=wanted,
-            rater_ids=self._identifier.rater_ids(user, tenant=wanted),
+            tenant=tenant,
+            rater_ids=self._identifier.rater_ids(user, tenant=tenant),
             control_id=control_id or self._new_id(),
             timeout_s=FORGET_TIMEOUT_S,
         )

@@ -84,6 +84,7 @@ def port(tmp_path: Path) -> ControlPort:
 @pytest.mark.parametrize(
     ("caller", "named", "meant"),
     [
+        ("acme", "", "acme"),
         ("acme", "acme", "acme"),
         ("own", "", OWN),
         ("room", "", OWN),
