@@ -6,15 +6,14 @@ store of 100 thousand that is loaded anew. The ratio of the two rates is the cel
 what counts. Median and quartiles of the ratios of slices that were next to each other tell how much noise there was.
 Of each kind there is a cell for retention, too: many times what it keeps is stored, and the disk's use looked at.
 
-A cell that has been measured is kept in `.bench/store-cells/`, and a store that is only half loaded is loaded further
-by the next run; one that a run was measuring when it was stopped is loaded again. Sizes beyond the disk's room are
-refused.
+A cell that has been measured is kept in `.bench/store-cells/` for the runs of the same code and protocol, and a store
+that is only half loaded is loaded further by the next run; one that a run was measuring when it was stopped is loaded
+again. Sizes beyond the disk's room are refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -26,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from services.shared.store.database import Database
+from tests.benchmarks.cells import Cell, Cells, Figures, measured_code
 from tests.benchmarks.figures import write_figures
 from tests.benchmarks.store_places import BYTES_EACH, Places, fill, open_places, spoil, stored_bytes
 from tests.benchmarks.store_rates import KINDS, Side, Spent, measure
+from tests.benchmarks.store_retention import PROTOCOL as RETENTION_PROTOCOL
 from tests.benchmarks.store_retention import measure_retention
 
-CELLS = Path(".bench") / "store-cells"
 SMALL = 100_000
 NAMES = {1_000_000: "1m", 10_000_000: "10m"}
 SHORT = {"sqlite": "sqlite", "postgresql": "postgres"}
@@ -46,7 +46,6 @@ _OF_CELL = (
     "warm_up",
     "slice",
 )
-Cell = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +61,14 @@ class Protocol:
             raise SystemExit("--warm-up and --measure are whole slices, and at least two are measured.")
 
 
-def measure_cell(places: Places, size: int, protocol: Protocol) -> Cell:
+def measure_cell(places: Places, size: int, protocol: Protocol) -> Figures:
     """Loads what is missing, then measures both stores in turn."""
     begun = time.monotonic()
     large, small = places.open(f"store_{size}"), _anew(places, "store_small")
     try:
         fill(large, size, lambda loaded: _tell(f"{size}: loaded {loaded}", begun), indexes_last=True)
         fill(small, SMALL, lambda loaded: _tell(f"small: loaded {loaded}", begun), indexes_last=False)
-        cell: Cell = {
+        cell: Figures = {
             "experiences": size,
             "bytes_per_experience": stored_bytes(large) / size,
             "small_bytes_per_experience": stored_bytes(small) / SMALL,
@@ -92,38 +91,33 @@ def measure_cell(places: Places, size: int, protocol: Protocol) -> Cell:
     return cell
 
 
-def run_retention(kinds: list[str], folder: Path) -> dict[str, Cell]:
-    """A cell for each kind of store, those measured before as they were."""
-    CELLS.mkdir(parents=True, exist_ok=True)
-    cells: dict[str, Cell] = {}
+def run_retention(cells: Cells, kinds: list[str], folder: Path) -> dict[str, Cell]:
+    """A cell for each kind of store."""
     begun = time.monotonic()
-    for kind in kinds:
-        path = CELLS / f"{kind}-retention.json"
-        if not path.exists():
-            with open_places(kind, folder) as places:
-                cell = measure_retention(places, partial(_tell, begun=begun))
-            path.write_text(json.dumps(cell, indent=2) + "\n", encoding="utf-8")
-        cells[kind] = json.loads(path.read_text(encoding="utf-8"))
-    return cells
+
+    def measured(kind: str) -> Figures:
+        with open_places(kind, folder) as places:
+            return measure_retention(places, partial(_tell, begun=begun))
+
+    return {kind: cells.get(f"{kind}-retention", RETENTION_PROTOCOL, partial(measured, kind)) for kind in kinds}
 
 
-def run(kinds: list[str], sizes: list[int], folder: Path, protocol: Protocol) -> dict[str, Cell]:
-    """All cells, those measured before as they were."""
-    CELLS.mkdir(parents=True, exist_ok=True)
-    cells: dict[str, Cell] = {}
-    for kind in kinds:
-        for size in sizes:
-            path = CELLS / f"{kind}-{size}.json"
-            if not path.exists():
-                _check_room(folder, size)
-                with open_places(kind, folder) as places:
-                    cell = measure_cell(places, size, protocol)
-                path.write_text(json.dumps(cell, indent=2) + "\n", encoding="utf-8")
-            cells[f"{kind}-{size}"] = json.loads(path.read_text(encoding="utf-8"))
-    return cells
+def run(cells: Cells, kinds: list[str], sizes: list[int], folder: Path, protocol: Protocol) -> dict[str, Cell]:
+    """A cell for each kind of store and size."""
+
+    def measured(kind: str, size: int) -> Figures:
+        _check_room(folder, size)
+        with open_places(kind, folder) as places:
+            return measure_cell(places, size, protocol)
+
+    names = [(kind, size) for kind in kinds for size in sizes]
+    return {
+        f"{kind}-{size}": cells.get(f"{kind}-{size}", asdict(protocol), partial(measured, kind, size))
+        for kind, size in names
+    }
 
 
-def show(cells: dict[str, Cell]) -> None:
+def show(cells: dict[str, Figures]) -> None:
     """The table; ratios last."""
     rates_of = (f"{kind}/s (100k)" for kind in KINDS)
     table = Table("store", "experiences", "n", "bytes each", *rates_of, "ready count", "ratios (quartiles)")
@@ -146,7 +140,7 @@ def show(cells: dict[str, Cell]) -> None:
     Console(width=150).print(table)
 
 
-def show_retention(cells: dict[str, Cell]) -> None:
+def show_retention(cells: dict[str, Figures]) -> None:
     """The table; ratios last."""
     table = Table("store", "stored", "MB settled", "MB at the end", "stored/s", "deleted/s", "growth", "deleted/stored")
     for kind, cell in cells.items():
@@ -163,9 +157,9 @@ def show_retention(cells: dict[str, Cell]) -> None:
     Console(width=150).print(table)
 
 
-def figures_of(cells: dict[str, Cell], retention: dict[str, Cell]) -> tuple[dict[str, float], dict[str, str]]:
+def figures_of(cells: dict[str, Figures], retention: dict[str, Figures]) -> tuple[Figures, dict[str, str]]:
     """Figures and aims, of what was measured alone."""
-    figures: dict[str, float] = {}
+    figures: Figures = {}
     for name, cell in cells.items():
         kind, _, size = name.partition("-")
         short = SHORT[kind]
@@ -182,7 +176,7 @@ def figures_of(cells: dict[str, Cell], retention: dict[str, Cell]) -> tuple[dict
     return figures, aims
 
 
-def _rates(kind: str, large: Spent, small: Spent) -> Cell:
+def _rates(kind: str, large: Spent, small: Spent) -> Figures:
     """Rates of both, their ratio, and the quartiles of the ratios of slices that were next to each other."""
     ratios = [there / here for here, there in zip(large.slices, small.slices, strict=True)]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
@@ -229,15 +223,19 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=6_000, help="experiences of each store that do not count")
     parser.add_argument("--folder", type=Path, default=Path(".bench") / "store-cells" / "stores")
     arguments = parser.parse_args()
-    begun = time.monotonic()
     protocol = Protocol(warm_up=arguments.warm_up, count=arguments.measure, slice_size=arguments.slice)
-    retention = run_retention(arguments.stores, arguments.folder.resolve())
-    cells = run(arguments.stores, arguments.sizes, arguments.folder.resolve(), protocol)
+    folder = arguments.folder.resolve()
+    kept = Cells(Path(".bench") / "store-cells", code=measured_code())
+    retention_cells = run_retention(kept, arguments.stores, folder)
+    cells = run(kept, arguments.stores, arguments.sizes, folder, protocol)
+    sized = {name: cell.figures for name, cell in cells.items()}
+    retention = {name: cell.figures for name, cell in retention_cells.items()}
     show_retention(retention)
-    if cells:
-        show(cells)
-    figures, aims = figures_of(cells, retention)
-    print(write_figures("store", figures, aims, seconds=time.monotonic() - begun))
+    if sized:
+        show(sized)
+    figures, aims = figures_of(sized, retention)
+    seconds = sum(cell.seconds for cell in (*cells.values(), *retention_cells.values()))
+    print(write_figures("store", figures, aims, seconds=seconds))
 
 
 if __name__ == "__main__":

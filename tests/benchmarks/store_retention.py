@@ -27,6 +27,8 @@ SLICE = 500
 GRACE = timedelta(hours=1)
 """How far the clock is ahead of the newest experience."""
 
+PROTOCOL = {"kept": KEPT, "retentions": RETENTIONS, "settled": SETTLED, "slice": SLICE}
+
 
 def measure_retention(places: Places, tell: Callable[[str], None]) -> dict[str, float]:
     """Bytes after `SETTLED` retentions and after all, and experiences a second of the write path and of retention."""
