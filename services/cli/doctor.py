@@ -24,11 +24,12 @@ MIN_FREE_DISK_GIB = 3
 MIN_MEMORY_GIB = 8
 GIB = 2**30
 ROOM_PACKAGES = {
-    "gateway": ("fastapi", "granian", "jwt"),
-    "generator, reward": ("torch", "transformers", "safetensors"),
-    "learner": ("sqlalchemy", "alembic", "peft", "scipy"),
-    "one machine": ("noida_db", "matplotlib", "gguf", "accelerate"),
+    "gateway": ("fastapi", "granian", "joserfc", "uvloop"),
+    "generator, reward": ("numpy", "safetensors", "torch", "transformers"),
+    "learner": ("alembic", "peft", "scipy", "sqlalchemy", "threadpoolctl"),
+    "one machine": ("accelerate", "gguf", "matplotlib", "noida_db", "psutil"),
 }
+"""As they are imported; what the extras below bring, and the base does not."""
 EXTRAS = {"gateway": "gateway", "generator, reward": "generator,reward", "learner": "learner", "one machine": "local"}
 
 

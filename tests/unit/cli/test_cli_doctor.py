@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socketserver
 import threading
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from services.cli import doctor
 from services.embedded.ports import free_port
+
+PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def test_a_missing_package_is_found_with_its_extra(
@@ -22,6 +27,31 @@ def test_a_missing_package_is_found_with_its_extra(
     monkeypatch.setattr(doctor, "examine", lambda: [finding])
     doctor.print_findings()
     assert finding.mend in capsys.readouterr().out
+
+
+def test_the_packages_that_are_looked_for_are_those_of_the_extras() -> None:
+    """Else a right installation is told that something is missing, or a wrong one that nothing is."""
+    looked_for: set[str] = set()
+    for room, packages in doctor.ROOM_PACKAGES.items():
+        extras = doctor.EXTRAS[room].split(",")
+        assert set(packages) <= brought_by(extras), f"{room}: its extras do not bring all that is looked for"
+        assert set(packages) >= brought_by(extras, nested=False), f"{room}: a package of its extras is not looked for"
+        looked_for |= set(packages)
+    assert looked_for == brought_by(["local"]), "one machine needs every room"
+    assert [finding.name for finding in doctor.check_packages() if not finding.ok] == []
+
+
+def brought_by(extras: list[str], *, nested: bool = True) -> set[str]:
+    """Packages as they are imported; `nested`: with those of the extras that an extra names."""
+    table = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    found: set[str] = set()
+    for requirement in (each for extra in extras for each in table[extra]):
+        name, inner = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement).groups()  # type: ignore[union-attr]
+        if name != "thumbloop":
+            found.add(name.replace("-", "_"))
+        elif nested:
+            found |= brought_by(inner.split(","))
+    return found
 
 
 def test_wrong_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
