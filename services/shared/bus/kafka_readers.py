@@ -40,6 +40,8 @@ SESSION_TIMEOUT_MS = 10_000
 COORDINATOR_TIMEOUT_S = 10.0
 """A member that has not found its group's coordinator for so long is given up."""
 CLOSE_TIMEOUT_MS = 2_000
+LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999, which is that of Python's calendar."""
 
 _log = get_logger()
 
@@ -140,8 +142,10 @@ class KafkaReader:
             offset=raw.offset,
             key=(raw.key or b"").decode(errors="replace"),
             value=raw.value or b"",
-            headers=dict(raw.headers),
-            timestamp=datetime.fromtimestamp(max(0, raw.timestamp) / 1000, UTC),
+            # A header may have no value, which kafka-python reads and will not write (as a dead letter's, say).
+            headers={name: value or b"" for name, value in raw.headers},
+            # Whoever writes another unit than milliseconds is taken for late, not for a reason to stop.
+            timestamp=datetime.fromtimestamp(min(max(0, raw.timestamp), LATEST_MS) / 1000, UTC),
         )
 
     def close(self) -> None:
