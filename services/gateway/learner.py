@@ -13,13 +13,13 @@ from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc, policy_pb2
 
 from services.gateway.feedback.fate import FeedbackFate
 from services.gateway.releases.facts import LearnerStatus, ReleaseFact
+from services.gateway.room_errors import RoomErrors
 from services.gateway.spool.item import SpoolKey
 from services.shared.contracts.feedback import feedback_kind_from_proto, feedback_kind_to_proto
 from services.shared.contracts.wire import EnumMap
 from services.shared.domain.errors import InvalidInput, NotFound, ThumbloopError
 from services.shared.domain.feedback import FeedbackKind, FeedbackState
 from services.shared.domain.release import ReleaseKind, ReleaseState
-from services.shared.rpc.statuses import error_from_rpc
 
 RELEASES_SHOWN = 100
 _KINDS: EnumMap[ReleaseKind, policy_pb2.ReleaseKind.ValueType] = EnumMap(
@@ -40,6 +40,7 @@ class GrpcLearner:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._errors = RoomErrors("learner")
 
     async def find(
         self, *, tenant: str, feedback_id: str, rater_id: str, rollout_id: str, timeout_s: float
@@ -51,7 +52,7 @@ class GrpcLearner:
         try:
             found = await self._stub.GetFeedback(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            known = error_from_rpc(error)
+            known = self._errors.explained(error)
             if isinstance(known, NotFound):
                 return None
             raise known from error
@@ -83,7 +84,7 @@ class GrpcLearner:
         try:
             found = await self._stub.FindStoredFeedback(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._errors.explained(error) from error
         return list(found.stored)
 
     async def releases(self, *, timeout_s: float) -> tuple[ReleaseFact, ...]:
@@ -92,7 +93,7 @@ class GrpcLearner:
         try:
             page = await self._stub.ListReleases(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._errors.explained(error) from error
         return tuple(_release(release) for release in page.releases)
 
     async def status(self, *, timeout_s: float) -> LearnerStatus:
@@ -100,7 +101,7 @@ class GrpcLearner:
         try:
             status = await self._stub.GetStatus(learner_pb2.GetStatusRequest(), timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._errors.explained(error) from error
         arrived = status.HasField("thumb_to_token")
         return LearnerStatus(
             phase=status.phase,

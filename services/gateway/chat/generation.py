@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 from thumbloop.generator.v1 import generator_pb2, generator_pb2_grpc
 
+from services.gateway.room_errors import RoomErrors
 from services.shared.contracts.generation_values import (
     finish_reason_from_proto,
     message_to_proto,
@@ -19,7 +20,6 @@ from services.shared.contracts.generation_values import (
 )
 from services.shared.domain.errors import DeadlineExceeded, ThumbloopError, Unavailable
 from services.shared.domain.rollout import ChatMessage, FinishReason, Purpose, Sampling, VersionSpan
-from services.shared.rpc.statuses import error_from_rpc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,7 @@ class GrpcGenerator:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        self._errors = RoomErrors("generator")
 
     async def generate(self, request: GenerationRequest, *, timeout_s: float) -> AsyncGenerator[Part, None]:
         """See Generator."""
@@ -106,7 +107,7 @@ class GrpcGenerator:
                 finished = finished or isinstance(part, Finished)
                 yield part
         except grpc.RpcError as error:
-            raise _explained(error) from error
+            raise _in_a_clients_words(self._errors.explained(error)) from error
         finally:
             call.cancel()  # without effect on a call that ended
         if not finished:
@@ -117,7 +118,7 @@ class GrpcGenerator:
         try:
             status = await self._stub.GetStatus(generator_pb2.GetStatusRequest(), timeout=timeout_s)
         except grpc.RpcError as error:
-            raise _explained(error) from error
+            raise _in_a_clients_words(self._errors.explained(error)) from error
         return GeneratorStatus(
             live_version=status.live_version,
             staging_version=status.staging_version,
@@ -161,9 +162,8 @@ def _part_from_proto(response: generator_pb2.GenerateResponse) -> Part:
     raise ThumbloopError("The generator sent a part that this gateway does not know. Update the gateway.")
 
 
-def _explained(error: grpc.RpcError) -> ThumbloopError:
-    """The generator's own error; what the transport alone says is put in words that help a client."""
-    known = error_from_rpc(error)
+def _in_a_clients_words(known: ThumbloopError) -> ThumbloopError:
+    """Unchanged, but for what the transport alone says, which would not help a client."""
     if isinstance(known, Unavailable) and known.reason in ("UNAVAILABLE", "CANCELLED"):
         return Unavailable("The generator is away for the moment. Try again.", reason="GENERATOR_UNAVAILABLE")
     if isinstance(known, DeadlineExceeded):

@@ -9,7 +9,7 @@ import grpc.aio
 from thumbloop.learner.v1 import learner_pb2, learner_pb2_grpc
 
 from services.gateway.forgetting.service import Forgotten, Progress
-from services.shared.rpc.statuses import error_from_rpc
+from services.gateway.room_errors import RoomErrors
 
 
 class GrpcForgetting:
@@ -17,6 +17,7 @@ class GrpcForgetting:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._errors = RoomErrors("learner")
 
     async def forget(self, *, tenant: str, rater_ids: tuple[str, ...], control_id: str, timeout_s: float) -> Forgotten:
         """See ForgettingLearner."""
@@ -24,7 +25,7 @@ class GrpcForgetting:
         try:
             done = await self._stub.ForgetUser(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._errors.explained(error) from error
         return Forgotten(
             control_id=done.control_id, rollouts=done.rollouts, feedback=done.feedback, versions=tuple(done.versions)
         )
@@ -34,7 +35,7 @@ class GrpcForgetting:
         try:
             found = await self._stub.GetControl(learner_pb2.GetControlRequest(control_id=control_id), timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._errors.explained(error) from error
         published = found.publish_time.ToDatetime(tzinfo=UTC) if found.HasField("publish_time") else None
         return Progress(
             control_id=control_id,
