@@ -40,6 +40,7 @@ from services.gateway.page import page_router, web_files
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.routes import releases_router
 from services.gateway.releases.tally import ThumbTally
+from services.gateway.releases.watchers import Watchers
 from services.gateway.server import HttpServer
 from services.gateway.status import LogConnection, Readiness, health_router
 from services.gateway.tokens import FeedbackTokens
@@ -56,6 +57,7 @@ from services.shared.releases.forget_orders import ForgottenRaters, forget_only
 from services.shared.rpc.channel import open_channel, open_sync_channel
 from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings import Settings
+from services.shared.settings.model import GatewaySettings
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -160,7 +162,7 @@ def build(settings: Settings, bus: Bus) -> Gateway:
         routers=[
             _chat_routes(parts, board),
             feedback_router(service=feedback, acceptor=acceptor, access=parts.access, counts=counts),
-            releases_router(board, parts.access),
+            releases_router(board, _watchers(room), parts.access),
             health,
             page_router(),
         ],
@@ -183,7 +185,9 @@ def build(settings: Settings, bus: Bus) -> Gateway:
         acknowledger=acknowledger,
         public=HttpServer(public, host=room.host, port=room.port),
         control=HttpServer(
-            _control(board, [health, forgetting], metrics, access), host=room.host, port=room.control_port
+            _control([releases_router(board, _watchers(room)), health, forgetting], metrics, access),
+            host=room.host,
+            port=room.control_port,
         ),
         channels=channels,
     )
@@ -208,9 +212,13 @@ def _order_follower(
     )
 
 
-def _control(board: ReleaseBoard, routers: Sequence[APIRouter], metrics: Metrics, access: RoomAccess) -> ControlGate:
-    app = control_app(routers=[releases_router(board), *routers], metrics=metrics)
+def _control(routers: Sequence[APIRouter], metrics: Metrics, access: RoomAccess) -> ControlGate:
+    app = control_app(routers=routers, metrics=metrics)
     return ControlGate(app, keys=access.keys, service=access.service)
+
+
+def _watchers(room: GatewaySettings) -> Watchers:
+    return Watchers(most=room.max_release_watchers, life_s=room.release_stream_s)
 
 
 def _http_access(settings: Settings, room: RoomAccess) -> HttpAccess:
@@ -332,7 +340,7 @@ def _model_card(settings: Settings, board: ReleaseBoard) -> Callable[[], dict[st
             "object": "model",
             "created": started,
             "owned_by": "thumbloop",
-            "thumbloop": {"policy_version": board.picture()["generator"]["live_version"]},
+            "thumbloop": {"policy_version": board.live_version},
         }
 
     return card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,8 @@ Picture = dict[str, Any]
 
 POLL_INTERVAL_S = 1.0
 POLL_TIMEOUT_S = 2.0
+SIGN_OF_LIFE_S = 15.0
+"""So often a watcher hears something at least, so that no proxy takes its connection for a dead one."""
 
 
 class ReleaseBoard:
@@ -44,11 +47,17 @@ class ReleaseBoard:
         """Why the learner was last not understood."""
         self._changed = asyncio.Condition()
         self._closed = asyncio.Event()
-        self._last: Picture = self.picture()
+        self._last: Picture = self._picture()
+        self.shown = _json(self._last)
+        """The picture of the last poll as JSON, made once for all who see it."""
 
-    def picture(self) -> Picture:
-        """As of the last poll."""
-        releases = [{**asdict(release), "thumbs": self._thumbs(release.version)} for release in self._releases]
+    @property
+    def live_version(self) -> str:
+        """The policy version that answers now; "" while none is known."""
+        return str(self._served["live_version"])
+
+    def _picture(self) -> Picture:
+        releases = [{**vars(release), "thumbs": self._thumbs(release.version)} for release in self._releases]
         return {"generator": self._served, "learner": self._learner, "releases": releases}
 
     async def run(self) -> None:
@@ -66,9 +75,9 @@ class ReleaseBoard:
     async def poll(self) -> None:
         """Asks once, and wakes watchers if anything differs."""
         await asyncio.gather(self._ask_generator(), self._ask_learner())
-        picture = self.picture()
+        picture = self._picture()
         if picture != self._last:
-            self._last = picture
+            self._last, self.shown = picture, _json(picture)
             async with self._changed:
                 self._changed.notify_all()
 
@@ -78,16 +87,30 @@ class ReleaseBoard:
         async with self._changed:
             self._changed.notify_all()
 
-    async def watch(self) -> AsyncGenerator[Picture, None]:
-        """The picture now, and again whenever it has changed; a slow watcher misses what lies between."""
-        shown: Picture | None = None
+    async def watch(self, *, life_s: float, sign_s: float = SIGN_OF_LIFE_S) -> AsyncGenerator[str, None]:
+        """The picture as JSON now, and again whenever it has changed; a slow watcher misses what lies between. "" after
+        `sign_s` without a change. Ends after `life_s`.
+        """
+        clock = asyncio.get_running_loop().time
+        end, seen = clock() + life_s, ""
         while not self._closed.is_set():
-            if self._last is not shown:
-                shown = self._last
-                yield shown
-            async with self._changed:
-                while not self._closed.is_set() and self._last is shown:
-                    await self._changed.wait()
+            if self.shown is not seen:
+                seen = self.shown
+                yield seen
+            left_s = end - clock()
+            if left_s <= 0:
+                return
+            if not await self._changes(seen, within_s=min(left_s, sign_s)):
+                yield ""
+
+    async def _changes(self, seen: str, *, within_s: float) -> bool:
+        """Whether something else than `seen` is shown, or nothing any more."""
+        try:
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: self._closed.is_set() or self.shown is not seen)
+        except TimeoutError:
+            return False
+        return True
 
     async def _ask_generator(self) -> None:
         try:
@@ -124,3 +147,7 @@ class ReleaseBoard:
         thumbs = self._tally.of(version)
         rated = thumbs.up + thumbs.down
         return {**asdict(thumbs), "up_rate": thumbs.up / rated if rated else None}
+
+
+def _json(picture: Picture) -> str:
+    return json.dumps(picture, separators=(",", ":"))

@@ -111,6 +111,7 @@ export async function modelName() {
 const RECONNECT_MS = 1000;
 
 /** Calls `show` with every picture of the releases, and with null while there is no connection. Returns a stopper.
+ * A stream that ends well is opened again: the gateway ends each after some minutes.
  * (An EventSource could not send a key.) */
 export function watchReleases(show) {
   const abort = new AbortController();
@@ -120,12 +121,14 @@ export function watchReleases(show) {
 
 async function followReleases(show, signal) {
   while (!signal.aborted) {
+    let wait = RECONNECT_MS;
     try {
       for await (const data of events(await request("/v1/releases/events", { signal }))) show(JSON.parse(data));
     } catch (error) {
       if (signal.aborted || error.keyRefused) return;
+      show(null);
+      wait = Math.max(wait, 1000 * (error.retryAfter ?? 0));
     }
-    show(null);
-    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+    await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }

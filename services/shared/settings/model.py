@@ -116,6 +116,8 @@ class GatewaySettings(Section):
     max_tokens_limit: int = Field(1024, ge=1, description="Most that a request may ask for.")
     max_choices: int = Field(4, ge=1, le=16, description="Greatest n.")
     max_running: int = Field(256, ge=1, description="Chat requests at a time; more get 429 with Retry-After.")
+    max_release_watchers: int = Field(256, ge=1, description="Streams of releases at a time, a port; more get 429.")
+    release_stream_s: Seconds = Field(600.0, description="A stream of releases ends after this; clients reopen it.")
     feedback_token_ttl_s: float = Field(30 * 86_400.0, gt=0, description="How long a response may be rated.")
     spool: SpoolSettings = SpoolSettings()
     cors_origins: tuple[str, ...] = Field((), description="Origins of browsers that may call from elsewhere.")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+
+import pytest
 
 from services.gateway.chat.generation import GenerationRequest, GeneratorStatus, Part
 from services.gateway.releases.board import ReleaseBoard
 from services.gateway.releases.facts import LearnerStatus, ReleaseFact
 from services.gateway.releases.tally import Thumbs, ThumbTally
-from services.shared.domain.errors import ThumbloopError, Unavailable
+from services.gateway.releases.watchers import Watchers
+from services.shared.domain.errors import Busy, ThumbloopError, Unavailable
 from services.shared.domain.events import EventMeta
 from services.shared.domain.feedback import Feedback, FeedbackKind, Thumb
 from services.shared.domain.release import ReleaseKind, ReleaseState
@@ -126,7 +130,7 @@ def release(version: str) -> ReleaseFact:
 async def test_watchers_see_changes_and_the_last_that_was_known() -> None:
     source = Source()
     board = ReleaseBoard(source=source, generator=AwayGenerator(), tally=ThumbTally(10))
-    pictures = board.watch()
+    pictures = (json.loads(shown) async for shown in board.watch(life_s=60.0, sign_s=60.0))
     empty = await anext(pictures)
     assert empty["releases"] == [] and empty["learner"] == {"reachable": False}
     source.away, source.known = False, (release("v1"),)
@@ -154,9 +158,36 @@ async def test_no_failure_ends_the_board() -> None:
     board = ReleaseBoard(source=source, generator=AwayGenerator(), tally=ThumbTally(10), interval_s=0.0)
     life = asyncio.create_task(board.run())
     async with asyncio.timeout(10):
-        async for picture in board.watch():
-            if picture["releases"]:
+        async for shown in board.watch(life_s=60.0):
+            if shown and json.loads(shown)["releases"]:
                 break
     assert source.defects == [] and not life.done()
     await board.close()
     await asyncio.wait_for(life, 10)
+
+
+async def test_all_who_watch_see_one_picture_made_once() -> None:
+    source = Source()
+    board = ReleaseBoard(source=source, generator=AwayGenerator(), tally=ThumbTally(10))
+    source.away, source.known = False, (release("v1"),)
+    await board.poll()
+    first, second = [await anext(board.watch(life_s=60.0)) for _ in range(2)]
+    assert first is second is board.shown and json.loads(first)["releases"][0]["version"] == "v1"
+
+
+async def test_watching_ends_and_says_now_and_then_that_it_goes_on() -> None:
+    board = ReleaseBoard(source=Source(), generator=AwayGenerator(), tally=ThumbTally(10))
+    async with asyncio.timeout(10):
+        assert [shown async for shown in board.watch(life_s=0.0)] == [board.shown]
+        pictures = board.watch(life_s=60.0, sign_s=0.0)
+        assert [await anext(pictures) for _ in range(3)] == [board.shown, "", ""]
+
+
+def test_places_of_watchers_are_bounded_and_come_back() -> None:
+    watchers = Watchers(most=2, life_s=60.0)
+    with watchers.place():
+        with watchers.place(), pytest.raises(Busy) as refused, watchers.place():
+            pass
+        assert refused.value.retry_after is not None and refused.value.reason == "TOO_MANY_WATCHERS"
+        with watchers.place():
+            pass
