@@ -10,6 +10,7 @@ from services.learner.service.remembered import Remembered
 from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
+from services.learner.state.queries.release_lives import read_lives
 from services.learner.state.queries.releases import ReleasePage, ReleaseView, ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
 from services.learner.state.queries.stored_rollouts import stored_rollouts
@@ -57,7 +58,8 @@ class LearnerQueries:
         self._experiences = experiences
         self._candidates = candidates
         self._fates = FeedbackFates(database, clock=clock, join_window_s=join_window_s, orphan_after_s=orphan_after_s)
-        self._views = ReleaseViews(database)
+        self._lives = Remembered(lambda _now: read_lives(database), clock=clock)
+        self._views = ReleaseViews(database, lives=self._lives)
         self._totals = Remembered(lambda _now: read_totals(database), clock=clock)
         self._figures = Remembered(self._compute_figures, clock=clock, least=THUMB_FIGURES_AGE)
 
@@ -86,7 +88,7 @@ class LearnerQueries:
         return stored_rollouts(self._database, tenant=tenant, rollout_ids=rollout_ids)
 
     def releases(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
-        """A page of releases. Raises InvalidInput."""
+        """A page of releases, their lives as of a moment ago. Raises InvalidInput."""
         page = self._views.page(kind=kind, page_size=page_size, page_token=page_token)
         figures = self._figures()
         return ReleasePage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from sqlalchemy import select
 from services.learner.ports import Verdict
 from services.learner.releaser.outbox import mark_published
 from services.learner.service.queries import MEASURED_THUMBS, LearnerQueries
+from services.learner.service.remembered import TIMES_ITS_COST
 from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
 from services.learner.state.pausing import Pausing
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
+from services.learner.state.queries.release_lives import Life, read_lives
 from services.learner.state.queries.releases import ReleaseViews
 from services.learner.state.queries.thumb_to_token import NEVER, percentile, thumb_times, thumb_to_token
 from services.shared.domain.errors import InvalidInput, NotFound
@@ -247,6 +250,31 @@ class TestReleaseViews:
             assert set(p50s.values()) == {None} and len(p50s) == 3
             assert queries.release(policy_version(1))[0].metrics["thumb_to_token_p50_s"] == pytest.approx(20.1)
         assert counted == [MEASURED_THUMBS]
+
+    def test_lives_are_counted_once_for_all_releases_and_whoever_asks(
+        self, begun: LearnerStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        release(begun, 1)
+        drawn = [make_rollout(f"r{n}", versions=[(policy_version(n), 4)]) for n in (0, 1)]
+        ingest(begun, *drawn, make_thumb("f0", rollout="r0"), make_thumb("f1", rollout="r1", up=False))
+        counted: list[Database] = []
+
+        def counting(database: Database) -> Mapping[str, Life]:
+            counted.append(database)
+            clock.advance(1)
+            return read_lives(database)
+
+        monkeypatch.setattr("services.learner.service.queries.read_lives", counting)
+        queries = learner_queries(begun, clock)
+        for _ in range(2):
+            page = queries.releases(kind=ReleaseKind.POLICY, page_size=100, page_token="")
+            rates = {view.release.version: view.metrics["thumbs_up_rate"] for view in page.releases}
+            assert rates == {policy_version(0): 1.0, policy_version(1): 0.0}
+            assert queries.release(policy_version(1))[0].metrics["thumbs"] == 1.0
+        assert counted == [begun.database]
+        clock.advance(TIMES_ITS_COST)
+        queries.releases(kind=None, page_size=100, page_token="")
+        assert len(counted) == 2
 
     def test_status_counts(self, begun: LearnerStore, clock: ManualClock) -> None:
         rollout = make_rollout("r1")

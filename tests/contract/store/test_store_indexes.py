@@ -13,6 +13,8 @@ from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Verdict
 from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.queries.feedback_fate import FeedbackFates
+from services.learner.state.queries.release_lives import read_lives
+from services.learner.state.queries.releases import ReleaseViews
 from services.learner.state.queries.stored_feedback import FeedbackReference, stored_feedback
 from services.learner.state.queries.stored_rollouts import stored_rollouts
 from services.learner.state.rollouts_retention import RolloutsRetention
@@ -68,6 +70,8 @@ class Plans:
             scans = [step for step in steps if step.split()[1] in GROWING and _is_pass(step)]
             if "feedback_slots.rollout_id IN" in statement:  # a search among all thumbs is a scan by another name
                 scans += [step for step in steps if "feedback_slots" in step and "rollout_id" not in step]
+            if "LIMIT" not in statement:
+                scans += [step for step in steps if _is_all_thumbs(step)]
         else:
             asking.execute("SET LOCAL enable_seqscan = off")
             asking.execute("SET LOCAL enable_bitmapscan = off")
@@ -82,6 +86,11 @@ def _is_pass(step: str) -> bool:
     few orders that wait may be passed over.
     """
     return "ix_controls_unpublished" not in step and (step.startswith("SCAN") or step.endswith("(tenant=?)"))
+
+
+def _is_all_thumbs(step: str) -> bool:
+    """A search that nothing but kind and emptiness lead gives every thumb there is."""
+    return "feedback_slots" in step and step.endswith("(kind=? AND retracted=?)")
 
 
 def _scanned(step: str) -> str:
@@ -164,6 +173,21 @@ def test_forgetting_scans_no_table_that_grows(database: Database, clock: ManualC
     while sending.step():
         pass
     assert forgetting.progress(ORDER).publish_time is not None
+    assert plans.scans == {}
+
+
+def test_a_page_of_releases_scans_no_table_that_grows(database: Database, clock: ManualClock) -> None:
+    """The lives of all versions are counted apart, and kept for as long as their cost asks."""
+    learner = LearnerStore(database, clock)
+    learner.commits.commit_first(learner.candidate(0))
+    rollouts = [make_rollout(f"r{number}") for number in range(20)]
+    ingest_facts(database, clock, [*rollouts, *(make_thumb(f"f{n}", rollout=f"r{n}") for n in range(20))])
+    lives = read_lives(database)
+    views = ReleaseViews(database, lives=lambda: lives)
+    plans = Plans(database)
+    page = views.page(kind=None, page_size=50, page_token="")
+    assert [view.metrics["thumbs"] for view in page.releases] == [20.0]
+    assert views.one(policy_version(0))[0].metrics["answers"] == 20.0
     assert plans.scans == {}
 
 

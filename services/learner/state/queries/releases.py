@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from services.learner.ports import ReleaseRow
 from services.learner.state.first_served import first_served_time
+from services.learner.state.queries.release_lives import Life, read_lives
 from services.learner.state.release_rows import release_from
 from services.learner.state.training_sets import TrainingSets
 from services.shared.domain.errors import InvalidInput, NotFound
-from services.shared.domain.feedback import FeedbackKind
 from services.shared.domain.release import ReleaseKind
-from services.shared.domain.rollout import Purpose
 from services.shared.store.columns import from_micros, to_micros
 from services.shared.store.database import Database
-from services.shared.store.tables import acknowledgements, feedback_slots, releases, rollout_versions, uses
+from services.shared.store.tables import acknowledgements, releases, uses
+
+Lives = Callable[[], Mapping[str, Life]]
+"""Of policies, by version. May raise Busy."""
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
@@ -25,9 +28,7 @@ LARGEST_PAGE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseView:
-    """A release as shown. `metrics` holds the candidate's own measures, and those of its life: "answers" (users'
-    responses with at least one token of it), "thumbs", "thumbs_up_rate" (of responses drawn by it alone), as far as the
-    store still has the rollouts."""
+    """A release as shown. `metrics` holds the candidate's own measures, and those of its life: see `Life`."""
 
     release: ReleaseRow
     experiences: int
@@ -47,8 +48,10 @@ class ReleasePage:
 class ReleaseViews:
     """Reads releases for people."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, lives: Lives | None = None) -> None:
+        """`lives` may be as of a moment ago; None: they are counted at each call."""
         self._database = database
+        self._lives = lives or (lambda: read_lives(database))
 
     def page(self, *, kind: ReleaseKind | None, page_size: int, page_token: str) -> ReleasePage:
         """Raises InvalidInput for a size or token out of range."""
@@ -60,9 +63,10 @@ class ReleaseViews:
             query = query.where(releases.c.kind == kind.value)
         if page_token:
             query = query.where(_before(page_token))
+        lives = self._lives()
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-            views = tuple(_view(connection, release_from(row), row.experiences) for row in rows[:size])
+            views = tuple(_view(connection, release_from(row), row.experiences, lives) for row in rows[:size])
         last = rows[size - 1] if len(rows) > size else None
         return ReleasePage(
             releases=views,
@@ -71,6 +75,7 @@ class ReleaseViews:
 
     def one(self, version: str) -> tuple[ReleaseView, tuple[str, ...]]:
         """A release and the rollouts that it was trained on, but for those past retention. Raises NotFound."""
+        lives = self._lives()
         with self._database.read() as connection:
             row = connection.execute(select(releases).where(releases.c.version == version)).one_or_none()
             if row is None:
@@ -78,7 +83,7 @@ class ReleaseViews:
                     f"there is no release {version!r}. `thumbloop policies list` shows all.", field="version"
                 )
             release = release_from(row)
-            return _view(connection, release, row.experiences), tuple(sorted(_trained_on(connection, release)))
+            return _view(connection, release, row.experiences, lives), tuple(sorted(_trained_on(connection, release)))
 
 
 def _trained_on(connection: Connection, release: ReleaseRow) -> set[str]:
@@ -97,7 +102,7 @@ def _before(page_token: str) -> ColumnElement[bool]:
     return or_(releases.c.commit_time < time, and_(releases.c.commit_time == time, releases.c.version < version))
 
 
-def _view(connection: Connection, release: ReleaseRow, experiences: int) -> ReleaseView:
+def _view(connection: Connection, release: ReleaseRow, experiences: int, lives: Mapping[str, Life]) -> ReleaseView:
     replicas = select(acknowledgements.c.replica_id).where(acknowledgements.c.version == release.version)
     policy = release.kind is ReleaseKind.POLICY
     return ReleaseView(
@@ -105,33 +110,10 @@ def _view(connection: Connection, release: ReleaseRow, experiences: int) -> Rele
         experiences=experiences,
         first_served_time=_first_served(connection, release.version) if policy else None,
         acknowledged_by=tuple(sorted(connection.scalars(replicas))),
-        metrics=dict(release.metrics) | (_life(connection, release.version) if policy else {}),
+        metrics=dict(release.metrics) | (lives.get(release.version, Life()).metrics() if policy else {}),
     )
 
 
 def _first_served(connection: Connection, version: str) -> datetime | None:
     time: datetime | None = connection.scalar(select(first_served_time()).where(releases.c.version == version))
     return time
-
-
-def _life(connection: Connection, version: str) -> dict[str, float]:
-    """What users got from a policy version, and said of it."""
-    by_version = and_(rollout_versions.c.policy_version == version, rollout_versions.c.purpose == Purpose.USER.value)
-    answers = connection.scalar(select(func.count()).select_from(rollout_versions).where(by_version)) or 0
-    thumb = and_(
-        feedback_slots.c.rollout_id == rollout_versions.c.rollout_id,
-        feedback_slots.c.tenant == rollout_versions.c.tenant,
-        feedback_slots.c.kind == FeedbackKind.THUMB.value,
-        feedback_slots.c.retracted.is_(False),
-    )
-    query = (
-        select(feedback_slots.c.up, func.count().label("thumbs"))
-        .select_from(rollout_versions)
-        .join(feedback_slots, thumb)
-        .where(by_version, rollout_versions.c.whole.is_(True))
-        .group_by(feedback_slots.c.up)
-    )
-    counts = {row.up: row.thumbs for row in connection.execute(query)}
-    thumbs = sum(counts.values())
-    life = {"answers": float(answers), "thumbs": float(thumbs)}
-    return life | ({"thumbs_up_rate": counts.get(True, 0) / thumbs} if thumbs else {})
