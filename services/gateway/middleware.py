@@ -52,7 +52,7 @@ class BodyLimit:
             self._patience.end(bounded)
 
     async def _refuse_large(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"The body is larger than {self._max_bytes} bytes. Shorten the conversation."
+        message = f"The body is larger than {self._max_bytes} bytes. Send less text."
         response = error_response(InvalidInput(message, reason="BODY_TOO_LARGE"))
         response.status_code = 413
         await response(scope, receive, send)

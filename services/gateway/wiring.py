@@ -47,6 +47,7 @@ from services.gateway.tokens import FeedbackTokens
 from services.shared.access.room import RoomAccess, follow_access
 from services.shared.access.service_credential import service_credential
 from services.shared.bus.interface import Bus, Publisher
+from services.shared.contracts.feedback import MAX_EDIT_CHARS
 from services.shared.contracts.topics import FEEDBACK, load_topic_pages
 from services.shared.followed_ring import FollowedRing
 from services.shared.ids import new_id, utc_now
@@ -169,7 +170,7 @@ def build(settings: Settings, bus: Bus) -> Gateway:
         routes=[web_files()],
         metrics=metrics,
         monotonic=time.monotonic,
-        max_body_bytes=BODY_BYTES_BESIDE + BODY_BYTES_PER_CHAR * room.max_prompt_chars,
+        max_body_bytes=BODY_BYTES_BESIDE + BODY_BYTES_PER_CHAR * max(room.max_prompt_chars, MAX_EDIT_CHARS),
         cors_origins=room.cors_origins,
         acceptor=acceptor,
     )
