@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from services.shared.bus.interface import Place
+from services.shared.bus.kafka_client import open_client
 from services.shared.bus.kafka_diagnosis import UNREACHABLE, Diagnosis, diagnose
 from services.shared.domain.errors import Unavailable
 from services.shared.settings.model import BusSettings
@@ -136,8 +137,8 @@ class KafkaConnection:
         """A client of a kind. A constructor that gives up leaves its network thread behind, so that is closed here."""
         opened: list[KafkaNetClient] = []
 
-        def open_client(**configs: Any) -> KafkaNetClient:
-            opened.append(KafkaNetClient(**{**configs, **SET_UP_WITHIN}))
+        def remembered(**configs: Any) -> KafkaNetClient:
+            opened.append(open_client(**{**configs, **SET_UP_WITHIN}))
             return opened[-1]
 
         try:
@@ -145,7 +146,7 @@ class KafkaConnection:
                 bootstrap_servers=self.settings.bootstrap_servers.split(","),
                 bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
                 reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
-                kafka_client=open_client,
+                kafka_client=remembered,
                 **self._security,
                 **options,
             )

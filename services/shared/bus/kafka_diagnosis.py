@@ -16,8 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-from kafka.net.compat import KafkaNetClient
-
+from services.shared.bus.kafka_client import open_client
 from services.shared.settings.model import BusSettings
 
 UNREACHABLE = "KAFKA_UNREACHABLE"
@@ -284,7 +283,7 @@ def _mechanisms(answer: bytes) -> tuple[int, str]:
 
 
 def _quiet_client(server: str, security: dict[str, Any]) -> Any:
-    return KafkaNetClient(bootstrap_servers=[server], client_id="thumbloop-diagnosis", **security)
+    return open_client(bootstrap_servers=[server], client_id="thumbloop-diagnosis", **security)
 
 
 def _outcome(client: Any, future: Any) -> BaseException | None:
