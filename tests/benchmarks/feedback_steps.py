@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from services.gateway.feedback.body import FeedbackRequestBody
 from services.gateway.feedback.statement import statement
-from services.gateway.spool.sending import outgoing
+from services.gateway.spool.delivery import outgoing
 from services.gateway.tokens import FeedbackTokens
 from services.shared.bus import open_bus
 from services.shared.bus.interface import OutgoingEvent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,13 @@ class StoreOfKeys:
         self.keys: set[SpoolKey] = set()
         self.away = False
         self.asked: list[SpoolKey] = []
+        self.on_asked: Callable[[], None] = lambda: None
+        """What happens while it is asked."""
 
     async def find_stored(self, *, tenant: str, keys: Sequence[SpoolKey], timeout_s: float) -> list[bool]:
         assert timeout_s > 0 and 1 <= len(keys) <= 1_000 and all(key.tenant == tenant for key in keys)
         if self.away:
             raise Unavailable("the learner is away")
+        self.on_asked()
         self.asked += keys
         return [key in self.keys for key in keys]

@@ -14,13 +14,13 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from services.gateway.feedback.fate import FeedbackFate, fate_before_ingest
+from services.gateway.spool.delivery import Delivery, Failure, outgoing
 from services.gateway.spool.item import SpoolKey, StoredItem, spool_item
 from services.gateway.spool.outage import Outage
-from services.gateway.spool.sending import outgoing
 from services.gateway.spool.spool import SPOOL_FULL, FeedbackSpool
-from services.shared.bus.interface import OutgoingEvent, Publisher
+from services.shared.bus.interface import OutgoingEvent
 from services.shared.contracts.feedback import decode_feedback, encode_feedback
-from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError, Unavailable
+from services.shared.domain.errors import Busy, InvalidInput, PermissionDenied, ThumbloopError, Unavailable
 from services.shared.domain.feedback import Feedback, FeedbackState
 
 RETRY_AFTER_S = 2.0
@@ -48,22 +48,21 @@ class Waker(Protocol):
 class KafkaFeedbackSink:
     """Straight to the topic `feedback`, acks=all; 503 while Kafka is away."""
 
-    def __init__(self, publisher: Publisher, *, max_event_bytes: int) -> None:
-        self._publisher = publisher
+    def __init__(self, delivery: Delivery, *, max_event_bytes: int) -> None:
+        self._delivery = delivery
         self._max_event_bytes = max_event_bytes
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
         event = _event(feedback, self._max_event_bytes)
-        try:
-            await self._publisher.publish(event)
-        except (Unavailable, Busy) as error:
+        failure = await self._delivery.publish(event, tenant=feedback.meta.tenant, rater_id=feedback.rater_id)
+        if failure is not None:
             raise Unavailable(
                 "Your feedback could not be stored: the log is away for the moment. Send it again with the same "
                 f"feedback_id ({feedback.feedback_id}); that is safe.",
                 reason="LOG_UNAVAILABLE",
                 retry_after=RETRY_AFTER_S,
-            ) from error
+            ) from failure
         return FeedbackState.ACCEPTED
 
 
@@ -97,7 +96,7 @@ class SpoolSearch:
 
 
 class SpoolingFeedbackSink:
-    """To the topic; where Kafka does not acknowledge within `patience_s`, or is known to be away, to the spool.
+    """To the topic; where Kafka does not acknowledge in time, or is known to be away, to the spool.
 
     A rollout that has items in the spool gets its newer ones there too, so that they stay in order.
     """
@@ -105,30 +104,28 @@ class SpoolingFeedbackSink:
     def __init__(
         self,
         *,
-        publisher: Publisher,
+        delivery: Delivery,
         spool: FeedbackSpool,
         drainer: Waker,
         outage: Outage,
-        patience_s: float,
         max_event_bytes: int,
     ) -> None:
-        self._publisher = publisher
+        self._delivery = delivery
         self._spool = spool
         self._drainer = drainer
         self._outage = outage
-        self._patience_s = patience_s
         self._max_event_bytes = max_event_bytes
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
         event = _event(feedback, self._max_event_bytes)
         direct = not self._outage.running and not self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id)
-        if direct and await self._published(event):
+        if direct and await self._published(event, feedback):
             return FeedbackState.ACCEPTED
         try:
             await asyncio.wrap_future(self._spool.put(spool_item(feedback, event.value)))
         except Unavailable as error:
-            if direct or not self._may_pass_by(feedback, error) or not await self._published(event):
+            if direct or not self._may_pass_by(feedback, error) or not await self._published(event, feedback):
                 raise
             self._outage.end()
             return FeedbackState.ACCEPTED
@@ -145,33 +142,25 @@ class SpoolingFeedbackSink:
             return False
         return refusal.reason != SPOOL_FULL or not self._spool.anything_waits
 
-    async def _published(self, event: OutgoingEvent) -> bool:
+    async def _published(self, event: OutgoingEvent, feedback: Feedback) -> bool:
         """Whether the log acknowledged it in time. If not it may still be written: it is sent again, and its id makes
         that once.
         """
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._publisher.publish(event)
-        except (TimeoutError, Unavailable) as error:
-            self._outage.begin(error)
-            return False
-        except Busy:
-            return False
-        return True
+        failure = await self._delivery.publish(event, tenant=feedback.meta.tenant, rater_id=feedback.rater_id)
+        if failure is not None and not isinstance(failure, Busy):
+            self._outage.begin(failure)
+        return failure is None
 
 
 class KeepingFeedbackSink:
     """To the spool, then to the topic; the answer rests on the disk alone."""
 
-    def __init__(
-        self, *, publisher: Publisher, spool: FeedbackSpool, outage: Outage, patience_s: float, max_event_bytes: int
-    ) -> None:
-        self._publisher = publisher
+    def __init__(self, *, delivery: Delivery, spool: FeedbackSpool, outage: Outage, max_event_bytes: int) -> None:
+        self._delivery = delivery
         self._spool = spool
         self._outage = outage
-        self._patience_s = patience_s
         self._max_event_bytes = max_event_bytes
-        self._deliveries: set[asyncio.Task[ThumbloopError | TimeoutError | None]] = set()
+        self._running: set[asyncio.Task[ThumbloopError | TimeoutError | None]] = set()
 
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
@@ -183,43 +172,39 @@ class KeepingFeedbackSink:
             await asyncio.wrap_future(placed)
             return FeedbackState.SPOOLED
         # A task of its own: a client that goes away must not leave an item that counts as sent and is not.
-        delivery = asyncio.create_task(self._deliver(event, item.key, placed))
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
+        sending = asyncio.create_task(self._send(event, item.key, placed))
+        self._running.add(sending)
+        sending.add_done_callback(self._running.discard)
         await asyncio.wrap_future(placed)
-        await asyncio.wait({delivery}, timeout=ACCEPTED_WITHIN_S)
-        if not delivery.done():
+        await asyncio.wait({sending}, timeout=ACCEPTED_WITHIN_S)
+        if not sending.done():
             return FeedbackState.SPOOLED
-        failure = delivery.result()
-        if isinstance(failure, InvalidInput):
+        failure = sending.result()
+        if isinstance(failure, (InvalidInput, PermissionDenied)):
             raise failure
         return FeedbackState.ACCEPTED if failure is None else FeedbackState.SPOOLED
 
-    async def _deliver(
+    async def _send(
         self, event: OutgoingEvent, key: SpoolKey, placed: Future[int]
     ) -> ThumbloopError | TimeoutError | None:
-        """Publishes what the disk has taken; what was not acknowledged waits there then. Gives why it was not."""
+        """Publishes what the disk has taken. Gives why it was not acknowledged."""
         try:
-            position = await asyncio.wrap_future(placed)
-        except ThumbloopError as error:  # the request gets it; what it is told was not stored must not count
+            return await self._publish(event, key, await asyncio.wrap_future(placed))
+        except ThumbloopError as error:  # a request that still waits gets it; nobody else asks for it
             return error
-        failure = await self._publish(event)
-        if isinstance(failure, InvalidInput):
-            await asyncio.wrap_future(self._spool.remove([position]))
-        elif failure is not None:
-            self._spool.mark_waiting(position, key)
-        return failure
 
-    async def _publish(self, event: OutgoingEvent) -> ThumbloopError | TimeoutError | None:
+    async def _publish(self, event: OutgoingEvent, key: SpoolKey, position: int) -> Failure | None:
+        """What was not acknowledged waits on disk then; what the log never takes leaves it."""
         try:
-            async with asyncio.timeout(self._patience_s):
-                await self._publisher.publish(event)
-        except (InvalidInput, Busy) as error:
-            return error
-        except (TimeoutError, Unavailable) as error:
-            self._outage.begin(error)
-            return error
-        return None
+            failure = await self._delivery.publish(event, tenant=key.tenant, rater_id=key.rater_id)
+        except InvalidInput:
+            await asyncio.wrap_future(self._spool.remove([position]))
+            raise
+        if failure is not None:
+            self._spool.mark_waiting(position, key)
+            if not isinstance(failure, Busy):
+                self._outage.begin(failure)
+        return failure
 
 
 def _event(feedback: Feedback, max_bytes: int) -> OutgoingEvent:

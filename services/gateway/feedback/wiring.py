@@ -16,6 +16,7 @@ from services.gateway.feedback.sink import (
     SpoolSearch,
 )
 from services.gateway.spool.confirmer import SpoolConfirmer, StoredFeedback
+from services.gateway.spool.delivery import Delivery
 from services.gateway.spool.drainer import SpoolDrainer
 from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import Sender
@@ -31,10 +32,6 @@ async def _nothing() -> None:
     """There is no spool to empty."""
 
 
-def _sends_nothing(tenant: str, rater_id: str) -> bool:
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Durability:
     """Where feedback goes, and what has a life of its own there. `run` is a task; then `close`."""
@@ -43,8 +40,8 @@ class Durability:
     spooled: SpooledStatements = field(default_factory=NothingSpooled)
     spool: FeedbackSpool | None = None
     run: Callable[[], Coroutine[Any, Any, None]] = _nothing
-    is_sending: Callable[[str, str], bool] = _sends_nothing
-    """Whether something of a (tenant, rater) is on its way from the spool. To be asked on the event loop."""
+    is_sending: Callable[[str, str], bool]
+    """Whether something of a (tenant, rater) is on its way to the log. To be asked on the event loop."""
 
     async def close(self) -> None:
         """Finishes the disk's writes and lets go of the folder. After the publisher was closed. Twice is once."""
@@ -65,10 +62,13 @@ def open_durability(
     """
     room, most = settings.gateway.spool, settings.bus.max_event_bytes
     if not room.enabled:
-        return Durability(sink=KafkaFeedbackSink(publisher, max_event_bytes=most))
+        # As long as the log's own word takes: there is nothing else that could answer.
+        delivery = Delivery(publisher, forgotten=forgotten, patience_s=settings.bus.ack_timeout_s)
+        return Durability(sink=KafkaFeedbackSink(delivery, max_event_bytes=most), is_sending=delivery.is_under_way)
     bounds = SpoolBounds(max_items=room.max_items, max_bytes=room.max_bytes)
     spool = FeedbackSpool(settings.spool_dir, bounds=bounds, forgotten=forgotten, clock=utc_now, metrics=metrics)
-    sender, outage = Sender(publisher, patience_s=room.patience_s), Outage()
+    delivery = Delivery(publisher, forgotten=forgotten, patience_s=room.patience_s)
+    sender, outage = Sender(delivery), Outage()
     if settings.bus.embedded:
         confirmer = SpoolConfirmer(
             spool=spool,
@@ -79,19 +79,12 @@ def open_durability(
             interval_s=room.confirm_interval_s,
             resend_after_s=room.resend_after_s,
         )
-        sink: FeedbackSink = KeepingFeedbackSink(
-            publisher=publisher, spool=spool, outage=outage, patience_s=room.patience_s, max_event_bytes=most
-        )
+        sink: FeedbackSink = KeepingFeedbackSink(delivery=delivery, spool=spool, outage=outage, max_event_bytes=most)
         return Durability(
-            sink=sink, spooled=SpoolSearch(spool), spool=spool, run=confirmer.run, is_sending=sender.is_sending
+            sink=sink, spooled=SpoolSearch(spool), spool=spool, run=confirmer.run, is_sending=delivery.is_under_way
         )
     drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
-    sink = SpoolingFeedbackSink(
-        publisher=publisher,
-        spool=spool,
-        drainer=drainer,
-        outage=outage,
-        patience_s=room.patience_s,
-        max_event_bytes=most,
+    sink = SpoolingFeedbackSink(delivery=delivery, spool=spool, drainer=drainer, outage=outage, max_event_bytes=most)
+    return Durability(
+        sink=sink, spooled=SpoolSearch(spool), spool=spool, run=drainer.run, is_sending=delivery.is_under_way
     )
-    return Durability(sink=sink, spooled=SpoolSearch(spool), spool=spool, run=drainer.run, is_sending=sender.is_sending)

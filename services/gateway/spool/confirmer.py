@@ -135,7 +135,7 @@ class SpoolConfirmer:
         for stored in sent.acknowledged:
             self._note_sent(stored)
         for stored, error in sent.refused:
-            await refuse(self._spool, stored, error)
+            await refuse(self._spool, stored.position, stored.item.key, error)
         if sent.failure is not None:
             self._outage.begin(sent.failure)
         elif sent.acknowledged:
@@ -148,7 +148,7 @@ class SpoolConfirmer:
         else:
             self._metrics.increment("thumbloop_gateway_spool_resent_total")
             _log.warning("feedback_sent_again", rollout_id=stored.item.key.rollout_id, next_in_s=before.failed())
-        self._spool.mark_sent(stored)
+        self._spool.mark_sent(stored.position, stored.item.key)
 
     def _first_resend(self) -> Backoff:
         resend = Backoff(first_s=self._resend_after_s, max_s=LAST_RESEND_S, monotonic=self._monotonic)

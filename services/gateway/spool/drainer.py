@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from services.gateway.spool.item import StoredItem
+from services.gateway.spool.item import SpoolKey, StoredItem
 from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
@@ -66,7 +66,7 @@ class SpoolDrainer:
         """Whether all of it went; what went leaves the disk."""
         sent = await self._sender.send(batch)
         for stored, error in sent.refused:
-            await refuse(self._spool, stored, error)
+            await refuse(self._spool, stored.position, stored.item.key, error)
         if sent.acknowledged:
             self._outage.end()
             self._backoff.reset()
@@ -79,10 +79,9 @@ class SpoolDrainer:
         return sent.failure is None
 
 
-async def refuse(spool: FeedbackSpool, stored: StoredItem, error: InvalidInput) -> None:
+async def refuse(spool: FeedbackSpool, position: int, key: SpoolKey, error: InvalidInput) -> None:
     """Puts aside what Kafka will never take: its topic takes less than this gateway was told, or a bound was lowered
     after the acknowledgement.
     """
-    key = stored.item.key
     _log.error("spool_item_refused", rollout_id=key.rollout_id, feedback_id=key.feedback_id, cause=error.message)
-    await asyncio.wrap_future(spool.refuse(stored, error.reason))
+    await asyncio.wrap_future(spool.refuse(position, key, error.reason))

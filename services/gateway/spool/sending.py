@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.gateway.spool.delivery import Delivery, Failure, outgoing
 from services.gateway.spool.item import StoredItem
-from services.shared.bus.interface import OutgoingEvent, Publisher
-from services.shared.contracts.topics import FEEDBACK
-from services.shared.domain.errors import Busy, InvalidInput, Unavailable
+from services.shared.domain.errors import InvalidInput, PermissionDenied
 
 
 @dataclass(kw_only=True)
@@ -18,35 +17,23 @@ class Sent:
 
     acknowledged: list[StoredItem] = field(default_factory=list)
     refused: list[tuple[StoredItem, InvalidInput]] = field(default_factory=list)
-    failure: Unavailable | Busy | TimeoutError | None = None
+    failure: Failure | None = None
     """Why something was not acknowledged."""
 
 
 class Sender:
-    """Publishes with a deadline of its own for each item."""
+    """Publishes each item with patience."""
 
-    def __init__(self, publisher: Publisher, *, patience_s: float) -> None:
-        self._publisher = publisher
-        self._patience_s = patience_s
-        self._sending: tuple[StoredItem, ...] = ()
-
-    def is_sending(self, tenant: str, rater_id: str) -> bool:
-        """Whether something of a rater is on its way. To be asked on the event loop that sends."""
-        return any((stored.item.key.tenant, stored.item.key.rater_id) == (tenant, rater_id) for stored in self._sending)
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
 
     async def send(self, items: Iterable[StoredItem]) -> Sent:
         """Sends rollouts beside one another, the items of each one after another: the next when the one before was
-        acknowledged. `items` are in the order of arrival. One call at a time.
+        acknowledged. `items` are in the order of arrival. Passes by what is of somebody who was forgotten: whoever
+        carries that order out takes it off the disk.
         """
-        self._sending = tuple(items)
-        try:
-            return await self._send()
-        finally:
-            self._sending = ()
-
-    async def _send(self) -> Sent:
         chains: dict[tuple[str, str], list[StoredItem]] = {}
-        for stored in self._sending:
+        for stored in items:
             chains.setdefault((stored.item.key.tenant, stored.item.key.rollout_id), []).append(stored)
         sent = Sent()
         await asyncio.gather(*(self._send_chain(chain, sent) for chain in chains.values()))
@@ -54,18 +41,16 @@ class Sender:
 
     async def _send_chain(self, chain: list[StoredItem], sent: Sent) -> None:
         for stored in chain:
+            key = stored.item.key
+            event = outgoing(key.rollout_id, stored.item.event)
             try:
-                async with asyncio.timeout(self._patience_s):
-                    await self._publisher.publish(outgoing(stored.item.key.rollout_id, stored.item.event))
+                failure = await self._delivery.publish(event, tenant=key.tenant, rater_id=key.rater_id)
             except InvalidInput as error:
                 sent.refused.append((stored, error))
-            except (TimeoutError, Unavailable, Busy) as error:
-                sent.failure = error
-                return
+            except PermissionDenied:
+                continue
             else:
+                if failure is not None:
+                    sent.failure = failure
+                    return
                 sent.acknowledged.append(stored)
-
-
-def outgoing(rollout_id: str, event: bytes) -> OutgoingEvent:
-    """An event of topic `feedback`."""
-    return OutgoingEvent(topic=FEEDBACK, key=rollout_id, value=event)

@@ -161,23 +161,23 @@ class FeedbackSpool:
 
         return self._leaving(delete, failure=self._log_not_cleared)
 
-    def refuse(self, stored: StoredItem, reason: str) -> Future[bool]:
+    def refuse(self, position: int, key: SpoolKey, reason: str) -> Future[bool]:
         """Kafka will never take it: it stays on disk, out of the way, for a person to look at."""
 
         def note_refused(done: Future[bool]) -> None:
             if done.exception() is None and done.result():
-                self.mark_sent(stored)
+                self.mark_sent(position, key)
 
-        refused = self._disk.submit(lambda connection: table.refuse(connection, stored.position, reason))
+        refused = self._disk.submit(lambda connection: table.refuse(connection, position, reason))
         refused.add_done_callback(note_refused)
         return refused
 
-    def mark_sent(self, stored: StoredItem) -> None:
+    def mark_sent(self, position: int, key: SpoolKey) -> None:
         """It no longer waits, and stays until it is removed. Twice is once."""
         with self._lock:
-            if stored.position not in self._sent:
-                self._sent.add(stored.position)
-                self._wait_less(stored.item.key)
+            if position not in self._sent:
+                self._sent.add(position)
+                self._wait_less(key)
 
     def mark_waiting(self, position: int, key: SpoolKey) -> None:
         """It was sent in vain, and waits again. Twice is once."""

@@ -3,126 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.gateway.feedback.sink import (
-    FeedbackSink,
-    KafkaFeedbackSink,
-    KeepingFeedbackSink,
-    SpoolingFeedbackSink,
-    SpoolSearch,
-)
-from services.gateway.spool.confirmer import SpoolConfirmer
-from services.gateway.spool.drainer import SpoolDrainer
-from services.gateway.spool.item import spool_item
-from services.gateway.spool.outage import Outage
-from services.gateway.spool.sending import Sender
-from services.gateway.spool.spool import FeedbackSpool
-from services.shared.bus.interface import OutgoingEvent, Place, Record
-from services.shared.contracts.feedback import decode_feedback
+from services.gateway.feedback.sink import KafkaFeedbackSink, SpoolSearch
+from services.gateway.spool.delivery import Delivery
 from services.shared.domain.errors import Busy, Conflict, InvalidInput, ThumbloopError, Unavailable
-from services.shared.domain.feedback import Comment, FeedbackState
-from services.shared.ids import utc_now
-from services.shared.telemetry.metrics import Metrics
-from tests.support.facts import make_feedback, make_thumb
-from tests.support.spool import FaultyDisk, StoreOfKeys, names, open_spool, put, stored
-
-AWAY = Unavailable("the log is away")
-PATIENCE_S = 5.0
-MAX_EVENT_BYTES = 1_000
-LARGE = make_feedback("large", body=Comment(text="x" * MAX_EVENT_BYTES))
-
-
-@dataclass
-class Log:
-    """See Publisher: writes what it acknowledges, fails as told, and answers late while `gate` is closed."""
-
-    failure: ThumbloopError | None = None
-    written: list[str] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    refuses: str = ""
-    """A feedback id that it never takes."""
-    running: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    async def publish(self, event: OutgoingEvent) -> Record:
-        name = decode_feedback(event.value).feedback_id
-        assert event.topic == "feedback" and event.key not in self.running, "two of a rollout at a time"
-        self.running.add(event.key)
-        try:
-            await self.gate.wait()
-            await asyncio.sleep(0)
-        finally:
-            self.running.discard(event.key)
-        if name == self.refuses:
-            raise InvalidInput("too large", reason="EVENT_TOO_LARGE")
-        if self.failure is not None:
-            raise self.failure
-        self.written.append(name)
-        return Record(
-            place=Place("feedback", 0), offset=0, key=event.key, value=event.value, headers={}, timestamp=utc_now()
-        )
-
-    def send(self, event: OutgoingEvent) -> Future[Record]:
-        raise NotImplementedError("nobody here asks for it")
-
-    def close(self, timeout_s: float) -> None:
-        raise NotImplementedError("nobody here asks for it")
-
-
-@dataclass(kw_only=True)
-class Room:
-    log: Log
-    spool: FeedbackSpool
-    outage: Outage
-    sink: FeedbackSink
-    drainer: SpoolDrainer
-    metrics: Metrics
-
-    async def until_empty(self) -> None:
-        async with asyncio.timeout(10):
-            while self.spool.items:
-                await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def apache(
-    folder: Path, *, patience_s: float = PATIENCE_S, drains: bool = True, disk: FaultyDisk | None = None
-) -> AsyncIterator[Room]:
-    log, outage, metrics = Log(), Outage(), Metrics()
-    with open_spool(folder, max_items=20, metrics=metrics, disk=disk) as spool:
-        sender = Sender(log, patience_s=patience_s)
-        drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
-        sink = SpoolingFeedbackSink(
-            publisher=log,
-            spool=spool,
-            drainer=drainer,
-            outage=outage,
-            patience_s=patience_s,
-            max_event_bytes=MAX_EVENT_BYTES,
-        )
-        task = asyncio.create_task(drainer.run()) if drains else None
-        try:
-            yield Room(log=log, spool=spool, outage=outage, sink=sink, drainer=drainer, metrics=metrics)
-        finally:
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+from services.shared.domain.feedback import FeedbackState
+from services.shared.releases.forget_orders import ForgottenRaters
+from tests.support.facts import make_thumb
+from tests.support.feedback_rooms import AWAY, LARGE, MAX_EVENT_BYTES, PATIENCE_S, Log, apache, embedded
+from tests.support.spool import FaultyDisk, names, open_spool, put, stored, thumb_item
 
 
 class TestKafkaAlone:
     async def test_accepted_or_503_with_the_id_to_send_again(self) -> None:
         log = Log()
-        sink = KafkaFeedbackSink(log, max_event_bytes=MAX_EVENT_BYTES)
+        delivery = Delivery(log, forgotten=ForgottenRaters(), patience_s=PATIENCE_S)
+        sink = KafkaFeedbackSink(delivery, max_event_bytes=MAX_EVENT_BYTES)
         assert await sink.store(make_thumb("f1")) is FeedbackState.ACCEPTED
         for failure in (AWAY, Busy("full")):
             log.failure = failure
@@ -154,7 +53,7 @@ class TestApacheKafka:
             assert room.outage.running
             # Known to be away: nobody waits for it any more.
             assert await room.sink.store(make_thumb("f2", rollout="b")) is FeedbackState.SPOOLED
-            assert not room.log.running and names(room.spool) == ["f1", "f2"]
+            assert room.log.running == {"a"} and names(room.spool) == ["f1", "f2"]
 
     async def test_a_disk_that_fails_is_never_a_success(self, tmp_path: Path) -> None:
         disk = FaultyDisk()
@@ -183,7 +82,7 @@ class TestApacheKafka:
                 await room.sink.store(make_thumb("new", rollout="b"))
             assert refused.value.reason == "SPOOL_FULL" and room.log.written == []
             for item in stored(room.spool):
-                await asyncio.wrap_future(room.spool.refuse(item, "EVENT_TOO_LARGE"))
+                await asyncio.wrap_future(room.spool.refuse(item.position, item.item.key, "EVENT_TOO_LARGE"))
             assert await room.sink.store(make_thumb("new", rollout="b")) is FeedbackState.ACCEPTED
             assert not room.outage.running
 
@@ -205,7 +104,8 @@ class TestApacheKafka:
             for rater in ("alice", ""):
                 found = await search.find(tenant="default", rater_id=rater, feedback_id="huge")
                 assert found is not None and found.state is FeedbackState.SPOOLED and found.rater_id == "alice"
-            await asyncio.wrap_future(room.spool.refuse(stored(room.spool)[0], "EVENT_TOO_LARGE"))
+            huge = stored(room.spool)[0]
+            await asyncio.wrap_future(room.spool.refuse(huge.position, huge.item.key, "EVENT_TOO_LARGE"))
             found = await search.find(tenant="default", rater_id="alice", feedback_id="huge")
             assert found is not None and found.state is FeedbackState.REJECTED and "EVENT_TOO_LARGE" in found.reason
 
@@ -216,22 +116,6 @@ class TestApacheKafka:
             with pytest.raises(Unavailable, match="read") as refused:
                 await SpoolSearch(room.spool).find(tenant="default", rater_id="alice", feedback_id="f1")
             assert refused.value.reason == "SPOOL_UNREADABLE" and refused.value.retry_after
-
-    async def test_what_is_being_sent_is_known_by_rater(self, tmp_path: Path) -> None:
-        with open_spool(tmp_path) as spool:
-            put(spool, "f1", rater="alice")
-            log = Log()
-            log.gate.clear()
-            sender = Sender(log, patience_s=PATIENCE_S)
-            sending = asyncio.create_task(sender.send(stored(spool)))
-            async with asyncio.timeout(10):
-                while not log.running:
-                    await asyncio.sleep(0)
-            assert sender.is_sending("default", "alice")
-            assert not sender.is_sending("default", "bob") and not sender.is_sending("another", "alice")
-            log.gate.set()
-            await sending
-            assert not sender.is_sending("default", "alice")
 
     async def test_full_is_503(self, tmp_path: Path) -> None:
         async with apache(tmp_path, drains=False) as room:
@@ -297,43 +181,6 @@ class TestApacheKafka:
                 make_thumb("f1", rater="alice").revision,
             )
             assert await search.find(tenant="default", rater_id="bob", feedback_id="f1") is None
-
-
-@dataclass(kw_only=True)
-class Embedded:
-    log: Log
-    spool: FeedbackSpool
-    outage: Outage
-    sink: KeepingFeedbackSink
-    confirmer: SpoolConfirmer
-    store: StoreOfKeys
-    metrics: Metrics
-    now: list[float]
-
-    def store_has(self, name: str, **values: Any) -> None:
-        self.store.keys.add(spool_item(make_thumb(name, **values)).key)
-
-
-@asynccontextmanager
-async def embedded(folder: Path, disk: FaultyDisk | None = None) -> AsyncIterator[Embedded]:
-    log, outage, metrics, store, now = Log(), Outage(), Metrics(), StoreOfKeys(), [100.0]
-    with open_spool(folder, disk=disk) as spool:
-        confirmer = SpoolConfirmer(
-            spool=spool,
-            sender=Sender(log, patience_s=PATIENCE_S),
-            stored=store,
-            outage=outage,
-            metrics=metrics,
-            interval_s=0.01,
-            resend_after_s=10,
-            monotonic=lambda: now[0],
-        )
-        sink = KeepingFeedbackSink(
-            publisher=log, spool=spool, outage=outage, patience_s=PATIENCE_S, max_event_bytes=MAX_EVENT_BYTES
-        )
-        yield Embedded(
-            log=log, spool=spool, outage=outage, sink=sink, confirmer=confirmer, store=store, metrics=metrics, now=now
-        )
 
 
 class TestEmbeddedBroker:
@@ -442,8 +289,7 @@ class TestEmbeddedBroker:
     async def test_many_items_are_asked_about_in_pages_and_all_get_their_turn(self, tmp_path: Path) -> None:
         async with embedded(tmp_path) as room:
             placed = [
-                room.spool.put(spool_item(make_thumb(f"f{number}", tenant=f"t{number % 2}")), sent=True)
-                for number in range(700)
+                room.spool.put(thumb_item(f"f{number}", tenant=f"t{number % 2}"), sent=True) for number in range(700)
             ]
             for one in placed:
                 await asyncio.wrap_future(one)

@@ -134,7 +134,7 @@ def test_waiting_is_by_rollout_and_ends_when_sent_or_gone(tmp_path: Path) -> Non
         assert spool.has_waiting("default", item.key.rollout_id)
         assert not spool.has_waiting("another", item.key.rollout_id)
         (second,) = put(spool, "f2")
-        spool.mark_sent(stored(spool)[0])
+        spool.mark_sent(1, item.key)
         assert spool.has_waiting("default", item.key.rollout_id)
         spool.remove([second]).result(WAIT_S)
         assert not spool.has_waiting("default", item.key.rollout_id)
@@ -143,7 +143,7 @@ def test_waiting_is_by_rollout_and_ends_when_sent_or_gone(tmp_path: Path) -> Non
 def test_refused_items_stay_on_disk_out_of_the_way(tmp_path: Path) -> None:
     with open_spool(tmp_path) as spool:
         put(spool, "f1", "f2")
-        assert spool.refuse(stored(spool)[0], "EVENT_TOO_LARGE").result(WAIT_S)
+        assert spool.refuse(1, stored(spool)[0].item.key, "EVENT_TOO_LARGE").result(WAIT_S)
         assert names(spool) == ["f2"] and spool.items == 2
     with open_spool(tmp_path) as spool:
         assert names(spool) == ["f2"] and spool.items == 2
@@ -158,7 +158,7 @@ def test_the_age_is_that_of_what_kafka_may_take(tmp_path: Path) -> None:
         now[0] = 1_060.0
         put(spool, "f1")
         now[0] = 1_070.0
-        assert spool.refuse(stored(spool)[0], "EVENT_TOO_LARGE").result(WAIT_S)
+        assert spool.refuse(1, stored(spool)[0].item.key, "EVENT_TOO_LARGE").result(WAIT_S)
         spool.note()
         assert metrics.value("thumbloop_gateway_spool_oldest_seconds") == 10
         spool.remove([2]).result(WAIT_S)
