@@ -15,6 +15,7 @@ from typing import Protocol
 
 from services.gateway.feedback.fate import FeedbackFate, fate_before_ingest
 from services.gateway.spool.delivery import Delivery, Failure, outgoing
+from services.gateway.spool.drainer import refuse
 from services.gateway.spool.item import SpoolKey, StoredItem, spool_item
 from services.gateway.spool.outage import Outage
 from services.gateway.spool.spool import SPOOL_FULL, FeedbackSpool
@@ -175,11 +176,14 @@ class KeepingFeedbackSink:
         sending = asyncio.create_task(self._send(event, item.key, placed))
         self._running.add(sending)
         sending.add_done_callback(self._running.discard)
-        await asyncio.wrap_future(placed)
+        position = await asyncio.wrap_future(placed)
         await asyncio.wait({sending}, timeout=ACCEPTED_WITHIN_S)
         if not sending.done():
             return FeedbackState.SPOOLED
         failure = sending.result()
+        if isinstance(failure, InvalidInput):
+            # It was set aside, as is right for who was answered before; this one is told instead.
+            await asyncio.wrap_future(self._spool.remove([position]))
         if isinstance(failure, (InvalidInput, PermissionDenied)):
             raise failure
         return FeedbackState.ACCEPTED if failure is None else FeedbackState.SPOOLED
@@ -194,11 +198,11 @@ class KeepingFeedbackSink:
             return error
 
     async def _publish(self, event: OutgoingEvent, key: SpoolKey, position: int) -> Failure | None:
-        """What was not acknowledged waits on disk then; what the log never takes leaves it."""
+        """What was not acknowledged waits on disk then; what the log never takes is set aside there."""
         try:
             failure = await self._delivery.publish(event, tenant=key.tenant, rater_id=key.rater_id)
-        except InvalidInput:
-            await asyncio.wrap_future(self._spool.remove([position]))
+        except InvalidInput as error:
+            await refuse(self._spool, position, key, error)
             raise
         if failure is not None:
             self._spool.mark_waiting(position, key)

@@ -279,6 +279,20 @@ class TestEmbeddedBroker:
             await room.confirmer.round()
             assert room.log.written == ["f1"]
 
+    async def test_what_the_broker_refuses_after_the_answer_is_set_aside(self, tmp_path: Path) -> None:
+        async with embedded(tmp_path) as room:
+            room.log.refuses = "huge"
+            room.log.gate.clear()
+            assert await room.sink.store(make_thumb("huge", rater="alice")) is FeedbackState.SPOOLED
+            room.log.gate.set()
+            async with asyncio.timeout(10):
+                while names(room.spool):
+                    await asyncio.sleep(0.01)
+            found = await SpoolSearch(room.spool).find(tenant="default", rater_id="alice", feedback_id="huge")
+            assert found is not None and found.state is FeedbackState.REJECTED and "EVENT_TOO_LARGE" in found.reason
+            await room.confirmer.round()
+            assert room.log.written == [] and room.spool.items == 1
+
     async def test_what_the_broker_never_takes_is_refused_and_leaves_the_disk(self, tmp_path: Path) -> None:
         async with embedded(tmp_path) as room:
             room.log.refuses = "huge"
