@@ -23,6 +23,7 @@ from kafka.errors import (
 from services.shared.bus.interface import REBALANCED, RECORD_UNREADABLE, Place, Record
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.bus.kafka_joining import KafkaJoining
+from services.shared.bus.kafka_metadata import all_topics, metadata
 from services.shared.domain.errors import Corrupt, Fenced, Unavailable
 from services.shared.telemetry.log import get_logger
 
@@ -183,9 +184,9 @@ class KafkaLogReader(KafkaReader):
     def places(self, topic: str) -> Sequence[Place]:
         """See `LogReader`."""
         full = self._connection.full_name(topic)
-        with self._calling(f"listing the partitions of {topic}") as consumer:
-            known = consumer.topics()
-            partitions = consumer.partitions_for_topic(full) if full in known else set()
+        doing = f"listing the partitions of {topic}"
+        with self._calling(doing) as consumer, all_topics(consumer, CALL_TIMEOUT_MS) as cluster:
+            partitions = cluster.partitions_for_topic(full)
         if not partitions:
             raise Unavailable(
                 f"Kafka has no topic {full}. Create it: `thumbloop topics`.", reason="NO_TOPIC", retry_after=1.0
@@ -218,20 +219,20 @@ class KafkaLogReader(KafkaReader):
 
     def cluster_id(self) -> str:
         """See `LogReader`."""
-        with self._calling("asking for the cluster's id") as consumer:
-            consumer.topics()
-            # The administration client's describe_cluster fails on brokers that answer in an older form.
-            return consumer._client.cluster.cluster_id or ""
+        # The administration client's describe_cluster fails on brokers that answer in an older form.
+        doing = "asking for the cluster's id"
+        with self._calling(doing) as consumer, all_topics(consumer, CALL_TIMEOUT_MS) as cluster:
+            return cluster.cluster_id or ""
 
     def topic_id(self, topic: str) -> str:
         """See `LogReader`."""
         with self._calling("asking for a topic's id") as consumer:
-            return str(consumer._client.cluster.topic_id(self._connection.full_name(topic)) or "")
+            return str(metadata(consumer).topic_id(self._connection.full_name(topic)) or "")
 
     def incarnations(self, places: Iterable[Place]) -> dict[Place, str]:
         """See `LogReader`."""
         with self._calling("asking who leads partitions") as consumer:
-            cluster = consumer._client.cluster
+            cluster = metadata(consumer)
             found: dict[Place, str] = {}
             for place in places:
                 partition = self._partition(place)
