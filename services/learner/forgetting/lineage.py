@@ -7,20 +7,22 @@ that had. What trained it is gone, so it cannot be trained again from what the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, tuple_, update
 
 from services.learner.forgetting.person import Person
 from services.learner.forgetting.tombstones import Subject, forgotten_ids
 from services.learner.ports import FORGOTTEN_LINE, Candidate, Verdict
 from services.learner.state.experience_moves import move
 from services.learner.state.release_rows import candidate_from, decided, release_row
+from services.learner.state.statements import SLOT
 from services.learner.state.training_sets import reward_models_trained_on
 from services.shared.domain.errors import FailedPrecondition
 from services.shared.domain.events import Clock
 from services.shared.domain.release import ReleaseKind, ReleaseState
-from services.shared.store.tables import candidates, experiences, feedback, releases, tombstones, uses
+from services.shared.store.tables import candidates, experiences, feedback, feedback_slots, releases, tombstones, uses
 from services.shared.store.upsert import chunks
 
 FORGOTTEN = "EXPERIENCE_FORGOTTEN"
@@ -39,17 +41,21 @@ def versions_that_learned_from(connection: Connection, person: Person) -> list[s
         rollouts = uses.c.rollout_id.in_([said.rollout_id for said in some_said])
         pair = tuple_(uses.c.rollout_id, uses.c.feedback_id)
         direct |= _used(connection, uses.c.tenant == person.tenant, rollouts, pair.in_(pairs))
-    through = select(releases.c.version).where(
-        releases.c.reward_model_version.in_(
-            select(releases.c.version).where(
-                releases.c.kind == ReleaseKind.REWARD_MODEL.value, releases.c.version.in_(sorted(direct))
-            )
-        ),
-        releases.c.state != ReleaseState.REFUSED.value,
-    )
-    every = direct | set(connection.scalars(through))
-    order = (releases.c.commit_time, releases.c.kind.desc(), releases.c.number)
-    return list(connection.scalars(select(releases.c.version).where(releases.c.version.in_(every)).order_by(*order)))
+    through: set[str] = set()
+    for some in chunks(sorted(direct)):
+        scored = releases.c.reward_model_version.in_(some), releases.c.state != ReleaseState.REFUSED.value
+        through.update(connection.scalars(select(releases.c.version).where(*scored)))
+    return _oldest_first(connection, direct | through)
+
+
+def _oldest_first(connection: Connection, versions: Iterable[str]) -> list[str]:
+    """Those of them that are releases; of one moment first the reward models, then the policies, by number."""
+    found: list[tuple[datetime, bool, int, str]] = []
+    for some in chunks(sorted(versions)):
+        query = select(releases.c.commit_time, releases.c.kind, releases.c.number, releases.c.version)
+        for row in connection.execute(query.where(releases.c.version.in_(some))):
+            found.append((row.commit_time, row.kind == ReleaseKind.POLICY.value, row.number, row.version))
+    return [version for *_, version in sorted(found)]
 
 
 def refuse_candidates_of(connection: Connection, person: Person, *, clock: Clock) -> list[str]:
@@ -74,23 +80,26 @@ def check_not_forgotten(connection: Connection, candidate: Candidate) -> None:
     for tenant in tenants:
         rollouts = forgotten_ids(connection, tenant=tenant, subject=Subject.ROLLOUT, ids=candidate.rollout_ids)
         said = forgotten_ids(connection, tenant=tenant, subject=Subject.FEEDBACK, ids=candidate.feedback_ids)
-        if rollouts or set(said) - _still_said(connection, candidate, said):
+        if rollouts or set(said) - _said_by_others(connection, candidate, said):
             raise FailedPrecondition(
                 f"{candidate.version} learned from somebody who has been forgotten since; train again without.",
                 reason=FORGOTTEN,
             )
 
 
-def _still_said(connection: Connection, candidate: Candidate, feedback_ids: Iterable[str]) -> set[str]:
-    """Ids of forgotten statements that somebody else has chosen too, for a statement that the candidate may have."""
+def _said_by_others(connection: Connection, candidate: Candidate, feedback_ids: Collection[str]) -> set[str]:
+    """Those ids of forgotten statements that somebody else has chosen too, for a statement that the candidate may have.
+
+    By way of the slots, whose key begins with the rollout; every statement has one.
+    """
+    if not feedback_ids:
+        return set()
     found: set[str] = set()
-    wanted = sorted(feedback_ids)
-    for some in chunks(list(candidate.rollout_ids)):
-        query = select(feedback.c.feedback_id).where(
-            feedback.c.rollout_id.in_(some), feedback.c.feedback_id.in_(wanted)
-        )
-        found.update(connection.scalars(query))
-    return found
+    slot = and_(*(feedback.c[name] == feedback_slots.c[name] for name in SLOT))
+    for some in chunks(candidate.rollout_ids):
+        query = select(feedback.c.feedback_id).select_from(feedback_slots).join(feedback, slot)
+        found.update(connection.scalars(query.where(feedback_slots.c.rollout_id.in_(some))))
+    return found.intersection(feedback_ids)
 
 
 def _learned_from(candidate: Candidate, person: Person) -> bool:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 
 from services.learner.forgetting.forgetting import Forgetting
 from services.learner.forgetting.tombstones import Subject, forgotten_ids
+from services.learner.ports import Candidate, Verdict
 from services.learner.state.dump import canonical_dump
+from services.learner.state.release_rows import release_row
 from services.shared.domain.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
-from services.shared.domain.release import ReleaseKind
+from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.store.database import Database
-from services.shared.store.tables import candidates, experiences, tombstones, uses
-from tests.support.facts import TENANT, make_feedback, make_rollout, make_score, make_thumb, policy_version
+from services.shared.store.tables import candidates, experiences, releases, tombstones, uses
+from services.shared.store.upsert import CHUNK
+from tests.support.facts import TENANT, at, make_feedback, make_rollout, make_score, make_thumb, policy_version
 from tests.support.forgetting_world import (
     ALICE,
     ALICE_OLD,
@@ -131,6 +135,35 @@ def test_versions_that_learned_directly_and_through_a_reward_model(database: Dat
     assert on_his.version not in answer.versions and untouched.version not in answer.versions
     with database.read() as connection:
         assert connection.scalar(select(uses.c.version).where(uses.c.rollout_id == HERS[1])) == direct.version
+
+
+def test_however_many_versions_learned_no_statement_names_them_all(database: Database, learner: LearnerStore) -> None:
+    """PostgreSQL takes 65,535 parameters. Half of the versions learned directly, half through reward models."""
+    first_releases(learner)
+    ingest_facts(database, learner.clock, alices_facts())
+    made: list[tuple[int, Candidate]] = []
+    for number in range(1, CHUNK + 2):
+        reward_model = learner.candidate(number, kind=ReleaseKind.REWARD_MODEL, rollouts=(HERS[0],), feedback=("a0",))
+        made += [(number, reward_model), (number, learner.candidate(number, reward_model=number))]
+    verdict = Verdict(passed=True, lines=())
+    rows = [release_row(one, verdict, ReleaseState.COMMITTED, at(2000 - number // 4)) for number, one in made]
+    used = {"rollout_id": HERS[0], "feedback_id": "", "kind": ReleaseKind.REWARD_MODEL.value, "tenant": TENANT}
+    taught = [{"version": one.version, **used} for _, one in made if one.kind is ReleaseKind.REWARD_MODEL]
+    with database.write() as connection:
+        connection.execute(insert(releases), rows)
+        connection.execute(insert(uses), taught)
+    most = 0
+
+    def count(_connection: Any, _cursor: Any, _statement: str, values: Any, _context: Any, many: bool) -> None:
+        nonlocal most
+        most = most if many else max(most, len(values))
+
+    event.listen(database.engine, "before_cursor_execute", count)
+    learned = forget(learner).versions
+    event.remove(database.engine, "before_cursor_execute", count)
+    made.sort(key=lambda item: (-(item[0] // 4), item[1].kind is ReleaseKind.POLICY, item[0]))
+    assert learned == tuple(one.version for _, one in made)
+    assert most < CHUNK + 10
 
 
 def test_a_rollout_that_comes_late_takes_its_early_score_with_it(database: Database, learner: LearnerStore) -> None:

@@ -20,6 +20,7 @@ from services.learner.state.queries.stored_rollouts import stored_rollouts
 from services.learner.state.rollouts_retention import RolloutsRetention
 from services.shared.contracts.topics import CONTROLS
 from services.shared.domain.feedback import Comparison, FeedbackKind
+from services.shared.domain.release import ReleaseKind
 from services.shared.domain.rollout import RolloutProgress
 from services.shared.ids import least_id
 from services.shared.store.database import Database
@@ -188,6 +189,27 @@ def test_a_page_of_releases_scans_no_table_that_grows(database: Database, clock:
     page = views.page(kind=None, page_size=50, page_token="")
     assert [view.metrics["thumbs"] for view in page.releases] == [20.0]
     assert views.one(policy_version(0))[0].metrics["answers"] == 20.0
+    assert plans.scans == {}
+
+
+def test_a_candidate_after_somebody_was_forgotten_scans_no_table_that_grows(
+    database: Database, clock: ManualClock
+) -> None:
+    """It learned from others alone; one of them chose a feedback id that the forgotten one had chosen too."""
+    learner = LearnerStore(database, clock)
+    learner.commits.commit_first(learner.candidate(0))
+    others = [make_rollout(f"o{number:03}", rater=f"rater-{number}") for number in range(200)]
+    said = [make_thumb(f"f{number}", rollout=one.rollout_id, rater=one.rater_id) for number, one in enumerate(others)]
+    hers: list[Fact] = [make_rollout("r0", rater="alice"), make_thumb("f7", rollout="r0", rater="alice")]
+    ingest_facts(database, clock, [*others, *said, *hers])
+    Forgetting(database, clock=clock).forget(tenant=TENANT, rater_ids=["alice"], control_id=ORDER)
+    if database.is_postgresql:
+        with database.write() as connection:
+            connection.exec_driver_sql("ANALYZE")
+    plans = Plans(database)
+    kind = ReleaseKind.REWARD_MODEL
+    learner.candidates.submit(learner.candidate(1, kind=kind, rollouts=("o001", "o002"), feedback=("f1", "f2")))
+    learner.candidates.submit(learner.candidate(2, kind=kind, rollouts=("o007", "o008"), feedback=("f7", "f8")))
     assert plans.scans == {}
 
 
