@@ -17,6 +17,7 @@ from thumbloop.learner.v1 import control_pb2, policy_pb2
 from thumbloop.reward.v1 import score_pb2
 
 from services.cli.plain import plain
+from services.cli.replaying import LeftOut, fitting, split
 from services.shared.bus import open_bus
 from services.shared.bus.dead_letters import DeadLetter, dead_letter_topics, parse_id, read_dead_letters
 from services.shared.bus.interface import Bus
@@ -163,22 +164,47 @@ def hex_lines(data: bytes) -> str:
     return "\n".join(lines)
 
 
-def print_replay(choice: Choice, *, everything: bool) -> None:
-    """Replays what was chosen, and says so. Raises InvalidInput where nothing was chosen."""
+def print_replay(choice: Choice, *, everything: bool, force: bool = False) -> None:
+    """Replays what was chosen and can be read now, and says so; with `force` also what cannot, as far as ingest bears
+    it. Raises InvalidInput where nothing was chosen.
+    """
     if not (choice.ids or choice.reason or everything):
         raise InvalidInput("Name ids, or --reason, or --all: nothing was replayed.")
+    settings = load_settings()
     with _Opened() as bus:
-        letters = find(bus, choice)
-        replay(bus, letters, window=min(WINDOW, load_settings().bus.max_in_flight))
+        letters, left_out = split(find(bus, choice), deployment=settings.deployment.name)
+        if force:
+            forced, left_out = fitting(bus, left_out, max_share=settings.learner.dead_letter_max_share)
+            letters += [one.letter for one in forced]
+        replay(bus, letters, window=min(WINDOW, settings.bus.max_in_flight))
     console = Console()
     for letter in letters:
         line = f"{letter.id} ({letter.reason}) was published again on {letter.topic}"
         console.print(plain(line), highlight=False)
     console.print(
-        f"{len(letters)} replayed. They stay in the dead-letter topic until its retention has passed; what cannot be "
-        "read still comes back as a new dead letter. Replaying again is safe.",
+        f"{len(letters)} replayed. They stay in the dead-letter topic until its retention has passed. Replaying again"
+        " is safe.",
         highlight=False,
     )
+    if left_out:
+        _print_left_out(console, left_out, forced=force)
+
+
+def _print_left_out(console: Console, left_out: Sequence[LeftOut], *, forced: bool) -> None:
+    if forced:
+        why = (
+            "more that cannot be read would stop ingest (learner.dead_letter_max_share). Replay them when it has read"
+            " some thousand readable events."
+        )
+    else:
+        why = (
+            "they still cannot be read: each would come back as a new dead letter, and too many of them stop ingest."
+            " Mend the reader, or say --force to replay as many as ingest bears."
+        )
+    console.print(f"{len(left_out)} left out, since {why}", highlight=False)
+    for one in left_out:
+        line = f"{one.letter.id} ({one.why.reason}): {one.why.message}"
+        console.print(plain(line), highlight=False)
 
 
 class _Opened:

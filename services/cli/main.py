@@ -282,12 +282,19 @@ def replay_dead_letters(
     topic: TopicOption = "",
     reason: ReasonOption = "",
     everything: Annotated[bool, typer.Option("--all", help="All that are there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what still cannot be read, as much as ingest bears without stopping.")
+    ] = False,
 ) -> None:
-    """Publishes the original bytes, key and headers again on the original topic. Safe to repeat: ids dedupe."""
+    """Publishes the original bytes, key and headers again on the original topic. Safe to repeat: ids dedupe.
+
+    Leaves out, and names, what still cannot be read by this version and under this `deployment.name`: it would come
+    back as a new dead letter, and more than `learner.dead_letter_max_share` of them stop ingest. Mend the reader first.
+    """
     from services.cli.dead_letters import Choice, print_replay
 
     with clear_errors():
-        print_replay(Choice(ids=tuple(ids or ()), topic=topic, reason=reason), everything=everything)
+        print_replay(Choice(ids=tuple(ids or ()), topic=topic, reason=reason), everything=everything, force=force)
 
 
 @app.command(rich_help_panel="Tools")

@@ -183,7 +183,7 @@ def test_what_others_wrote_is_shown_as_it_is(bus: MemoryBus, monkeypatch: pytest
     foreign = "[/x] [red]\x1b[2J"
     headers = {"dlq-reason": foreign.encode(), "dlq-message": foreign.encode(), "own[/x]": foreign.encode()}
     bus.append(OutgoingEvent(topic=DLQ.topic, key=foreign, value=foreign.encode(), headers=headers))
-    for words in (["list"], ["show", "feedback-dlq/0@0"], ["replay", "--all"]):
+    for words in (["list"], ["show", "feedback-dlq/0@0"], ["replay", "--all", "--force"]):
         done = CliRunner().invoke(app, ["dead-letters", *words], env={"COLUMNS": "300"})
         assert done.exit_code == 0, done.output
         assert r"[/x] [red]\x1b[2J" in done.output and "\x1b" not in done.output
@@ -223,8 +223,8 @@ def test_the_commands(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.exit_code == 0 and "the key" in one.output and "ff31" in one.output
     assert run("replay").exit_code == 1  # nothing named, nothing done
     assert [bus.logs[place].end for place in bus.places(FEEDBACK)] == [0] * len(bus.places(FEEDBACK))
-    replayed = run("replay", "--reason", "BAD_TIME")
+    replayed = run("replay", "--reason", "BAD_TIME", "--force")
     assert replayed.exit_code == 0 and "1 replayed" in replayed.output
     assert run("replay", "feedback-dlq/0@0", "feedback-dlq/0@7").exit_code == 1
-    assert "2 replayed" in run("replay", "--all").output
+    assert "2 replayed" in run("replay", "--all", "--force").output
     assert sum(bus.logs[place].end for place in bus.places(FEEDBACK)) == 3
