@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenacity import RetryCallState, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
@@ -27,5 +27,5 @@ class ServerAdvice(wait_base):
 
 
 def within(seconds: float) -> stop_base:
-    """Gives up when so much time has passed."""
-    return stop_after_delay(seconds)
+    """Gives up when so much time has passed, or would have before the next attempt."""
+    return stop_before_delay(seconds)

@@ -6,6 +6,7 @@ The API is OpenAI's for chats; each choice carries a `thumbloop` object with wha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -51,6 +52,7 @@ _CLASSES: dict[int, type[ThumbloopError]] = {
     401: errors.Unauthenticated,
     403: errors.PermissionDenied,
     404: errors.NotFound,
+    408: errors.Unavailable,
     409: errors.Conflict,
     413: errors.InvalidInput,
     422: errors.Unprocessable,
@@ -194,18 +196,24 @@ def response_error(status: int, headers: Mapping[str, str], content: bytes) -> T
         message, code, field = str(detail["message"]), str(detail.get("code") or ""), str(detail.get("param") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         message, code, field = f"HTTP {status} from something that is no Thumbloop gateway.", "", ""
-    try:
-        retry_after = float(headers.get("retry-after", ""))
-    except ValueError:
-        retry_after = None
     cls = _CLASSES.get(status, ThumbloopError)
-    return cls(message, reason=code.upper() or None, field=field, retry_after=retry_after)
+    advice = _seconds(headers.get("retry-after", ""))
+    return cls(message, reason=code.upper() or None, field=field, retry_after=advice)
 
 
 def stream_error(chunk: Any) -> ThumbloopError:
     """The error that ends a stream."""
     status = _STATUSES_OF_TYPES.get(chunk["error"].get("type", ""), 503)
     return response_error(status, {}, json.dumps(chunk).encode())
+
+
+def _seconds(text: str) -> float | None:
+    """None: no time that one could wait. (A date is allowed there; no gateway sends one.)"""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _choice_parts(choice: Any) -> Iterator[AnswerPart]:

@@ -171,6 +171,7 @@ def test_an_answer_that_is_not_stored_cannot_be_rated(connect: Callable[[Gateway
         (401, Unauthenticated),
         (403, PermissionDenied),
         (404, NotFound),
+        (408, Unavailable),
         (409, Conflict),
         (429, Busy),
         (500, ThumbloopError),
@@ -201,15 +202,16 @@ def test_a_thumb_is_sent_again_under_the_same_id_until_it_is_durable(connect: Ca
         httpx.ReadTimeout("slow"),
         error(503, "kafka_away", retry_after="3"),
         error(429, "busy"),
+        error(408, "body_timeout"),
         accepted(),
     )
     receipt = connect(gateway).thumb("token", up=True)
     assert (receipt.feedback_id, receipt.state, receipt.revision) == ("f-1", "accepted", 7)
-    bodies = [gateway.body(index) for index in range(5)]
+    bodies = [gateway.body(index) for index in range(6)]
     assert all(body == bodies[0] for body in bodies)
     assert bodies[0]["feedback_id"]
     assert (bodies[0]["kind"], bodies[0]["value"]) == ("thumb", "up")
-    assert len(gateway.slept) == 4
+    assert len(gateway.slept) == 5
     assert gateway.slept[2] == 3.0
     assert all(0 < seconds <= 5.2 for seconds in gateway.slept)
 
@@ -275,6 +277,21 @@ def test_a_thumb_is_given_up_when_its_time_has_passed() -> None:
     with pytest.raises(Unavailable):
         client.thumb("token", up=True)
     assert len(gateway.requests) == 1
+
+
+def test_nobody_sleeps_longer_than_the_time_that_is_left(connect: Callable[[Gateway], Any]) -> None:
+    """A proxy's advice may lie far past `feedback_retry_s`: the error says so at once."""
+    gateway = Gateway(error(503, "maintenance", retry_after="3600"))
+    with pytest.raises(Unavailable) as info:
+        connect(gateway).thumb("token", up=True)
+    assert (gateway.slept, info.value.retry_after) == ([], 3600.0)
+
+
+@pytest.mark.parametrize("advice", ["-5", "nan", "inf", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_advice_that_is_no_time_to_wait_is_none(connect: Callable[[Gateway], Any], advice: str) -> None:
+    gateway = Gateway(error(503, "maintenance", retry_after=advice), accepted())
+    assert connect(gateway).thumb("token", up=True).state == "accepted"
+    assert len(gateway.slept) == 1 and 0 < gateway.slept[0] <= 5.2
 
 
 def test_the_state_is_asked_with_the_token(connect: Callable[[Gateway], Any]) -> None:
