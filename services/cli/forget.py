@@ -26,6 +26,14 @@ LOOK_TIMEOUT_S = 10.0
 LOOK_INTERVAL_S = 0.5
 ATTEMPTS = 3
 MILLISECONDS_A_DAY = 86_400_000
+_ANSWER_LOST = (
+    httpx.ReadTimeout,
+    httpx.WriteTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)
+"""The connection stood: the request may have arrived."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,12 @@ def run_forget(*, user: str, tenant: str, yes: bool, wait_s: float, url: str, da
         console.print("Nothing was done.")
         return 1
     wish = Wish(user=user, tenant=tenant, control_id=new_id())
+    console.print(
+        f"Giving order {wish.control_id}. Should its answer be lost, this says how far it is: thumbloop forget"
+        f" --control {wish.control_id}",
+        highlight=False,
+        soft_wrap=True,
+    )
     with control_client(url, data_dir) as client:
         answer = ask(client, wish)
         _print_answer(console, answer)
@@ -201,6 +215,11 @@ def _call_once(
 ) -> dict[str, Any]:
     try:
         response = client.request(method, path, params=parameters, timeout=timeout_s)
+    except _ANSWER_LOST as error:
+        raise Unavailable(
+            f"The gateway on the control port {client.base_url} was asked, but its answer did not come"
+            f" ({type(error).__name__}: {error}). What was asked may have been done; asking again is safe."
+        ) from error
     except httpx.TransportError as error:
         raise Unavailable(
             f"No gateway answers on the control port {client.base_url} ({error}). Start one (`thumbloop up`) or "

@@ -79,6 +79,21 @@ def test_what_goes_wrong_is_said(answer: httpx.Response | Exception, error: type
         ask(client, Wish(user="a", tenant="", control_id=ORDER))
 
 
+@pytest.mark.parametrize(
+    "lost", [httpx.ReadTimeout("timed out"), httpx.ReadError("cut"), httpx.RemoteProtocolError("closed")]
+)
+def test_an_answer_that_is_lost_is_not_taken_for_a_gateway_that_is_away(lost: Exception) -> None:
+    with Gateway(lost).client() as client, pytest.raises(Unavailable) as refused:
+        ask(client, Wish(user="a", tenant="", control_id=ORDER))
+    assert "again is safe" in refused.value.message and "No gateway answers" not in refused.value.message
+
+
+@pytest.mark.parametrize("away", [httpx.ConnectError("refused"), httpx.ConnectTimeout("no route")])
+def test_a_gateway_that_is_not_reached_is_called_away(away: Exception) -> None:
+    with Gateway(away).client() as client, pytest.raises(Unavailable, match="No gateway answers"):
+        ask(client, Wish(user="a", tenant="", control_id=ORDER))
+
+
 def test_waiting_ends_when_nobody_is_waited_for() -> None:
     looks = [progress(published=False), progress("gateway-0", "reward-0"), progress("reward-0"), progress()]
     heard: list[dict[str, Any]] = []
@@ -120,6 +135,15 @@ def test_the_command_says_what_was_done_and_what_remains(gateway: Gateway, tmp_p
         assert part in words
     assert gateway.requests[0].method == "DELETE"
     assert gateway.requests[0].headers["authorization"].startswith("Bearer ")
+
+
+def test_the_order_is_named_even_if_its_answer_is_lost(gateway: Gateway, tmp_path: Path) -> None:
+    gateway.answers = [httpx.ReadTimeout("timed out")]
+    done = CliRunner().invoke(app, ["forget", "--user", "alice", "--yes", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    asked = {request.url.params["control_id"] for request in gateway.requests}
+    assert len(asked) == 1
+    assert f"thumbloop forget --control {asked.pop()}" in " ".join(done.output.split())
 
 
 def test_without_a_terminal_it_wants_yes(gateway: Gateway, tmp_path: Path) -> None:
