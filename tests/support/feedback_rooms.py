@@ -19,6 +19,7 @@ from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
 from services.shared.bus.interface import OutgoingEvent, Place, Record
+from services.shared.bus.partitioning import partition_of
 from services.shared.contracts.feedback import decode_feedback
 from services.shared.domain.errors import InvalidInput, ThumbloopError, Unavailable
 from services.shared.domain.feedback import Comment
@@ -30,8 +31,15 @@ from tests.support.spool import FaultyDisk, StoreOfKeys, open_spool
 
 AWAY = Unavailable("the log is away")
 PATIENCE_S = 5.0
+PARTITIONS = 4
 MAX_EVENT_BYTES = 1_000
 LARGE = make_feedback("large", body=Comment(text="x" * MAX_EVENT_BYTES))
+
+
+def rollouts_of(partition: int, number: int) -> list[str]:
+    """Ids of rollouts whose feedback goes there."""
+    found = (name for name in map(str, range(100_000)) if partition_of(name, PARTITIONS) == partition)
+    return [next(found) for _ in range(number)]
 
 
 @dataclass
@@ -43,6 +51,11 @@ class Log:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     refuses: str = ""
     """A feedback id that it never takes."""
+    away: set[str] = field(default_factory=set)
+    """Rollouts whose partition is away."""
+    fails_once: set[str] = field(default_factory=set)
+    """Feedback ids whose first attempt fails."""
+    tried: int = 0
     running: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -52,6 +65,7 @@ class Log:
         name = decode_feedback(event.value).feedback_id
         assert event.topic == "feedback" and event.key not in self.running, "two of a rollout at a time"
         self.running.add(event.key)
+        self.tried += 1
         try:
             await self.gate.wait()
             await asyncio.sleep(0)
@@ -61,6 +75,9 @@ class Log:
             raise InvalidInput("too large", reason="EVENT_TOO_LARGE")
         if self.failure is not None:
             raise self.failure
+        if event.key in self.away or name in self.fails_once:
+            self.fails_once.discard(name)
+            raise AWAY
         self.written.append(name)
         return Record(
             place=Place("feedback", 0), offset=0, key=event.key, value=event.value, headers={}, timestamp=utc_now()
@@ -81,6 +98,7 @@ class Room:
     sink: FeedbackSink
     drainer: SpoolDrainer
     metrics: Metrics
+    now: list[float]
 
     async def until_empty(self) -> None:
         async with asyncio.timeout(10):
@@ -90,10 +108,16 @@ class Room:
 
 @asynccontextmanager
 async def apache(
-    folder: Path, *, patience_s: float = PATIENCE_S, drains: bool = True, disk: FaultyDisk | None = None
+    folder: Path,
+    *,
+    patience_s: float = PATIENCE_S,
+    drains: bool = True,
+    disk: FaultyDisk | None = None,
+    max_items: int = 20,
 ) -> AsyncIterator[Room]:
-    log, outage, metrics = Log(), Outage(), Metrics()
-    with open_spool(folder, max_items=20, metrics=metrics, disk=disk) as spool:
+    log, metrics, now = Log(), Metrics(), [100.0]
+    outage = Outage(partitions=PARTITIONS, monotonic=lambda: now[0])
+    with open_spool(folder, max_items=max_items, metrics=metrics, disk=disk) as spool:
         delivery = Delivery(log, forgotten=ForgottenRaters(), patience_s=patience_s)
         sender = Sender(delivery)
         drainer = SpoolDrainer(spool=spool, sender=sender, outage=outage, metrics=metrics)
@@ -102,7 +126,7 @@ async def apache(
         )
         task = asyncio.create_task(drainer.run()) if drains else None
         try:
-            yield Room(log=log, spool=spool, outage=outage, sink=sink, drainer=drainer, metrics=metrics)
+            yield Room(log=log, spool=spool, outage=outage, sink=sink, drainer=drainer, metrics=metrics, now=now)
         finally:
             if task is not None:
                 task.cancel()
@@ -128,7 +152,8 @@ class Embedded:
 async def embedded(
     folder: Path, disk: FaultyDisk | None = None, *, forgotten: ForgottenRaters | None = None
 ) -> AsyncIterator[Embedded]:
-    log, outage, metrics, store, now = Log(), Outage(), Metrics(), StoreOfKeys(), [100.0]
+    log, metrics, store, now = Log(), Metrics(), StoreOfKeys(), [100.0]
+    outage = Outage(partitions=PARTITIONS, monotonic=lambda: now[0])
     forgotten = forgotten or ForgottenRaters()
     delivery = Delivery(log, forgotten=forgotten, patience_s=PATIENCE_S)
     with open_spool(folder, disk=disk, forgotten=forgotten) as spool:

@@ -85,6 +85,11 @@ def thumb_item(name: str, **values: Any) -> SpoolItem:
     return spool_item(make_thumb(name, **values))
 
 
+def stored_thumb(name: str, **values: Any) -> StoredItem:
+    """Such a thumb as the disk gives it."""
+    return StoredItem(position=1, spooled_time=0.0, item=thumb_item(name, **values))
+
+
 def put(spool: FeedbackSpool, *names: str, **values: Any) -> list[int]:
     """Thumbs on disk; their positions."""
     return [spool.put(thumb_item(name, **values)).result(WAIT_S) for name in names]

@@ -97,7 +97,7 @@ class SpoolSearch:
 
 
 class SpoolingFeedbackSink:
-    """To the topic; where Kafka does not acknowledge in time, or is known to be away, to the spool.
+    """To the topic; where Kafka does not acknowledge in time, or the partition is known to be away, to the spool.
 
     A rollout that has items in the spool gets its newer ones there too, so that they stay in order.
     """
@@ -120,7 +120,8 @@ class SpoolingFeedbackSink:
     async def store(self, feedback: Feedback) -> FeedbackState:
         """See FeedbackSink."""
         event = _event(feedback, self._max_event_bytes)
-        direct = not self._outage.running and not self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id)
+        waits = self._spool.has_waiting(feedback.meta.tenant, feedback.rollout_id)
+        direct = not waits and not self._outage.covers(feedback.rollout_id)
         if direct and await self._published(event, feedback):
             return FeedbackState.ACCEPTED
         try:
@@ -128,7 +129,7 @@ class SpoolingFeedbackSink:
         except Unavailable as error:
             if direct or not self._may_pass_by(feedback, error) or not await self._published(event, feedback):
                 raise
-            self._outage.end()
+            self._outage.end(feedback.rollout_id)
             return FeedbackState.ACCEPTED
         self._drainer.wake()
         return FeedbackState.SPOOLED
@@ -149,7 +150,7 @@ class SpoolingFeedbackSink:
         """
         failure = await self._delivery.publish(event, tenant=feedback.meta.tenant, rater_id=feedback.rater_id)
         if failure is not None and not isinstance(failure, Busy):
-            self._outage.begin(failure)
+            self._outage.begin(feedback.rollout_id, failure)
         return failure is None
 
 
@@ -167,7 +168,8 @@ class KeepingFeedbackSink:
         """See FeedbackSink."""
         event = _event(feedback, self._max_event_bytes)
         item = spool_item(feedback, event.value)
-        direct = not self._outage.running and not self._spool.has_waiting(item.key.tenant, item.key.rollout_id)
+        waits = self._spool.has_waiting(item.key.tenant, item.key.rollout_id)
+        direct = not waits and not self._outage.covers(item.key.rollout_id)
         placed = self._spool.put(item, sent=direct)
         if not direct:
             await asyncio.wrap_future(placed)
@@ -207,7 +209,7 @@ class KeepingFeedbackSink:
         if failure is not None:
             self._spool.mark_waiting(position, key)
             if not isinstance(failure, Busy):
-                self._outage.begin(failure)
+                self._outage.begin(key.rollout_id, failure)
         return failure
 
 

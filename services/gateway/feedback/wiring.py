@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from services.gateway.spool.outage import Outage
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool, SpoolBounds
 from services.shared.bus.interface import Publisher
+from services.shared.contracts.topics import FEEDBACK, load_topic_pages
 from services.shared.ids import utc_now
 from services.shared.releases.forget_orders import ForgottenRaters
 from services.shared.settings import Settings
@@ -68,7 +70,8 @@ def open_durability(
     bounds = SpoolBounds(max_items=room.max_items, max_bytes=room.max_bytes)
     spool = FeedbackSpool(settings.spool_dir, bounds=bounds, forgotten=forgotten, clock=utc_now, metrics=metrics)
     delivery = Delivery(publisher, forgotten=forgotten, patience_s=room.patience_s)
-    sender, outage = Sender(delivery), Outage()
+    sender = Sender(delivery)
+    outage = Outage(partitions=load_topic_pages()[FEEDBACK].partitions, monotonic=time.monotonic)
     if settings.bus.embedded:
         confirmer = SpoolConfirmer(
             spool=spool,

@@ -136,10 +136,7 @@ class SpoolConfirmer:
             self._note_sent(stored)
         for stored, error in sent.refused:
             await refuse(self._spool, stored.position, stored.item.key, error)
-        if sent.failure is not None:
-            self._outage.begin(sent.failure)
-        elif sent.acknowledged:
-            self._outage.end()
+        self._outage.note(sent)
 
     def _note_sent(self, stored: StoredItem) -> None:
         before = self._resends.get(stored.position)

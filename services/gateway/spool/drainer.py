@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from services.gateway.spool.item import SpoolKey, StoredItem
 from services.gateway.spool.outage import Outage
-from services.gateway.spool.sending import Sender
+from services.gateway.spool.sending import Sender, Sent
 from services.gateway.spool.spool import FeedbackSpool
-from services.shared.domain.errors import InvalidInput, ThumbloopError
+from services.shared.domain.errors import Busy, InvalidInput, ThumbloopError
 from services.shared.releases.backoff import Backoff
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
@@ -18,6 +19,16 @@ BATCH = 500
 FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 2.0
 _log = get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What became of all that lay there."""
+
+    went: int
+    """Items that the log acknowledged."""
+    left: bool
+    """Something did not go, and is to be tried again."""
 
 
 class SpoolDrainer:
@@ -41,42 +52,51 @@ class SpoolDrainer:
         while True:
             await self._something.wait()
             self._something.clear()
-            if await self._drained():
-                self._backoff.reset()
-            else:
+            done = await self._tried_round()
+            if done.left:
                 self._something.set()
+            if done.left and not done.went:
                 await asyncio.sleep(self._backoff.failed())
+            else:
+                self._backoff.reset()
             self._spool.note()
 
-    async def _drained(self) -> bool:
-        """Sends until nothing is left, or until something does not go."""
+    async def round(self) -> Round:
+        """Sends what lies there, page after page, whatever fails: a partition that is away must not hold up the others
+        (each page that has something of it takes the sender's patience). What comes behind a failure in its rollout
+        stays for the next round. Raises ThumbloopError.
+        """
+        went, after, held = 0, 0, set[tuple[str, str]]()
+        while page := await asyncio.wrap_future(self._spool.oldest(BATCH, after=after)):
+            after = page[-1].position
+            sent = await self._send([stored for stored in page if stored.item.key.rollout not in held])
+            went += len(sent.acknowledged)
+            held.update(stored.item.key.rollout for stored, _ in sent.failed)
+            if any(isinstance(failure, Busy) for _, failure in sent.failed):
+                break  # the publisher takes no more
+        return Round(went=went, left=bool(held))
+
+    async def _tried_round(self) -> Round:
         try:
-            while batch := await asyncio.wrap_future(self._spool.oldest(BATCH)):
-                if not await self._send(batch):
-                    return False
+            return await self.round()
         except ThumbloopError as error:
             _log.warning("spool_not_drained", reason=error.reason, cause=error.message)
-            return False
         except Exception as error:  # feedback waits here: it must not stop being sent
             _log.error("spool_drain_failed", exc_info=error)
-            return False
-        return True
+        return Round(went=0, left=True)
 
-    async def _send(self, batch: list[StoredItem]) -> bool:
-        """Whether all of it went; what went leaves the disk."""
+    async def _send(self, batch: list[StoredItem]) -> Sent:
+        """What went leaves the disk."""
         sent = await self._sender.send(batch)
+        self._outage.note(sent)
         for stored, error in sent.refused:
             await refuse(self._spool, stored.position, stored.item.key, error)
         if sent.acknowledged:
-            self._outage.end()
-            self._backoff.reset()
             await asyncio.wrap_future(self._spool.remove([stored.position for stored in sent.acknowledged]))
             self._metrics.increment("thumbloop_gateway_spool_drained_total", len(sent.acknowledged))
             _log.info("spool_drained", sent=len(sent.acknowledged), left=self._spool.items)
-        if sent.failure is not None:
-            self._outage.begin(sent.failure)
         self._spool.note()
-        return sent.failure is None
+        return sent
 
 
 async def refuse(spool: FeedbackSpool, position: int, key: SpoolKey, error: InvalidInput) -> None:

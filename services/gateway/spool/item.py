@@ -21,6 +21,11 @@ class SpoolKey(NamedTuple):
     kind: str
     feedback_id: str
 
+    @property
+    def rollout(self) -> tuple[str, str]:
+        """Within it the order of arrival is kept."""
+        return self.tenant, self.rollout_id
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpoolItem:

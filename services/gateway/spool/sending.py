@@ -13,12 +13,14 @@ from services.shared.domain.errors import InvalidInput, PermissionDenied
 
 @dataclass(kw_only=True)
 class Sent:
-    """What became of a batch. What is in neither list was not acknowledged; it may have been written all the same."""
+    """What became of a batch. What is in no list was not tried: it is of somebody who was forgotten, or behind a
+    failure of its rollout.
+    """
 
     acknowledged: list[StoredItem] = field(default_factory=list)
     refused: list[tuple[StoredItem, InvalidInput]] = field(default_factory=list)
-    failure: Failure | None = None
-    """Why something was not acknowledged."""
+    failed: list[tuple[StoredItem, Failure]] = field(default_factory=list)
+    """At most one of each rollout. They may have been written all the same."""
 
 
 class Sender:
@@ -34,7 +36,7 @@ class Sender:
         """
         chains: dict[tuple[str, str], list[StoredItem]] = {}
         for stored in items:
-            chains.setdefault((stored.item.key.tenant, stored.item.key.rollout_id), []).append(stored)
+            chains.setdefault(stored.item.key.rollout, []).append(stored)
         sent = Sent()
         await asyncio.gather(*(self._send_chain(chain, sent) for chain in chains.values()))
         return sent
@@ -51,6 +53,6 @@ class Sender:
                 continue
             else:
                 if failure is not None:
-                    sent.failure = failure
+                    sent.failed.append((stored, failure))
                     return
                 sent.acknowledged.append(stored)

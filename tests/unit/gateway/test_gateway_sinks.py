@@ -13,7 +13,7 @@ from services.shared.domain.errors import Busy, Conflict, InvalidInput, Thumbloo
 from services.shared.domain.feedback import FeedbackState
 from services.shared.releases.forget_orders import ForgottenRaters
 from tests.support.facts import make_thumb
-from tests.support.feedback_rooms import AWAY, LARGE, MAX_EVENT_BYTES, PATIENCE_S, Log, apache, embedded
+from tests.support.feedback_rooms import AWAY, LARGE, MAX_EVENT_BYTES, PATIENCE_S, Log, apache, embedded, rollouts_of
 from tests.support.spool import FaultyDisk, names, open_spool, put, stored, thumb_item
 
 
@@ -49,11 +49,12 @@ class TestApacheKafka:
     async def test_a_late_log_is_waited_for_no_longer_than_the_patience(self, tmp_path: Path) -> None:
         async with apache(tmp_path, patience_s=0.05, drains=False) as room:
             room.log.gate.clear()
-            assert await room.sink.store(make_thumb("f1", rollout="a")) is FeedbackState.SPOOLED
-            assert room.outage.running
+            one, another = rollouts_of(0, 2)
+            assert await room.sink.store(make_thumb("f1", rollout=one)) is FeedbackState.SPOOLED
+            assert room.outage.covers(another)
             # Known to be away: nobody waits for it any more.
-            assert await room.sink.store(make_thumb("f2", rollout="b")) is FeedbackState.SPOOLED
-            assert room.log.running == {"a"} and names(room.spool) == ["f1", "f2"]
+            assert await room.sink.store(make_thumb("f2", rollout=another)) is FeedbackState.SPOOLED
+            assert room.log.running == {one} and names(room.spool) == ["f1", "f2"]
 
     async def test_a_disk_that_fails_is_never_a_success(self, tmp_path: Path) -> None:
         disk = FaultyDisk()
@@ -62,7 +63,7 @@ class TestApacheKafka:
             for _ in range(2):  # also when the log is known to be away
                 with pytest.raises(Unavailable, match="disk"):
                     await room.sink.store(make_thumb("f1"))
-            assert room.log.written == [] and room.outage.running
+            assert room.log.written == [] and room.outage.covers("r1")
 
     async def test_a_log_that_is_back_is_found_though_the_disk_fails(self, tmp_path: Path) -> None:
         disk = FaultyDisk()
@@ -72,19 +73,19 @@ class TestApacheKafka:
                 await room.sink.store(make_thumb("f1"))
             room.log.failure = None
             assert await room.sink.store(make_thumb("f1")) is FeedbackState.ACCEPTED
-            assert not room.outage.running and room.log.written == ["f1"]
+            assert not room.outage.covers("r1") and room.log.written == ["f1"]
 
     async def test_a_disk_full_of_what_the_log_refused_does_not_hide_that_the_log_is_back(self, tmp_path: Path) -> None:
         async with apache(tmp_path, drains=False) as room:
             put(room.spool, *(f"f{number}" for number in range(20)))
-            room.outage.begin(AWAY)
+            room.outage.begin("b", AWAY)
             with pytest.raises(Unavailable) as refused:  # the drainer will find out; nobody is kept waiting
                 await room.sink.store(make_thumb("new", rollout="b"))
             assert refused.value.reason == "SPOOL_FULL" and room.log.written == []
             for item in stored(room.spool):
                 await asyncio.wrap_future(room.spool.refuse(item.position, item.item.key, "EVENT_TOO_LARGE"))
             assert await room.sink.store(make_thumb("new", rollout="b")) is FeedbackState.ACCEPTED
-            assert not room.outage.running
+            assert not room.outage.covers("b")
 
     @pytest.mark.parametrize("away", [False, True])
     async def test_too_large_for_the_log_is_refused_whether_the_log_is_there_or_not(
@@ -95,7 +96,7 @@ class TestApacheKafka:
             with pytest.raises(InvalidInput) as refused:
                 await room.sink.store(LARGE)
             assert refused.value.reason == "EVENT_TOO_LARGE" and "Shorten" in refused.value.message
-            assert room.spool.items == 0 and room.log.written == [] and not room.outage.running
+            assert room.spool.items == 0 and room.log.written == [] and not room.outage.covers("r1")
 
     async def test_what_the_log_refused_for_good_is_told_as_rejected(self, tmp_path: Path) -> None:
         async with apache(tmp_path, drains=False) as room:
@@ -145,7 +146,7 @@ class TestApacheKafka:
                 assert [name for name in room.log.written if name[0] == rollout] == [
                     name for name in sent if name[0] == rollout
                 ]
-            assert not room.outage.running
+            assert not any(room.outage.covers(rollout) for rollout in "abc")
             async with asyncio.timeout(10):  # counted after the disk let go of them
                 while room.metrics.value("thumbloop_gateway_spool_drained_total") != 15:
                     await asyncio.sleep(0.01)
@@ -212,10 +213,10 @@ class TestEmbeddedBroker:
                 assert await room.sink.store(make_thumb(name)) is FeedbackState.SPOOLED
             with_failure = room.confirmer.round()
             await with_failure
-            assert room.outage.running and room.log.written == []
+            assert room.outage.covers("r1") and room.log.written == []
             room.log.failure = None
             await room.confirmer.round()
-            assert room.log.written == ["f1", "f2", "f3"] and not room.outage.running
+            assert room.log.written == ["f1", "f2", "f3"] and not room.outage.covers("r1")
             assert room.spool.items == 3
             assert await room.sink.store(make_thumb("f4")) is FeedbackState.ACCEPTED
 
@@ -233,7 +234,7 @@ class TestEmbeddedBroker:
         async with embedded(tmp_path) as room:
             room.store.away = True
             await room.sink.store(make_thumb("f1"))
-            room.outage.begin(AWAY)
+            room.outage.begin("r1", AWAY)
             await room.sink.store(make_thumb("f2"))
             room.now[0] += 1_000
             for _ in range(2):

@@ -99,7 +99,8 @@ SPECS = (
         unit="seconds",
         rooms=_ROOMS,
         help="Age of the oldest of them that Kafka may take; 0: there is none.",
-        operator="Grows while Kafka is back: the log line `spool_not_drained` says why.",
+        operator="Grows while Kafka is back: the log line `spool_not_drained` says why, or `log_away` names the "
+        "partition that takes nothing (too few in-sync replicas?); those of the others drain meanwhile.",
     ),
     MetricSpec(
         name="thumbloop_gateway_spool_drained_total",
