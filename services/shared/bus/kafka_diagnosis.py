@@ -16,6 +16,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+from kafka.errors import KafkaTimeoutError, RequestTimedOutError
+
 from services.shared.bus.kafka_client import open_client
 from services.shared.settings.model import BusSettings
 
@@ -26,7 +28,8 @@ ALERT_TIMEOUT_S = 0.7
 """TLS 1.3: a server refuses a client's certificate after the handshake, by an alert that follows at once."""
 GREETING_TIMEOUT_MS = 3_000
 
-_TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
+_TLS = (0x15, 0x16)  # the first byte of an alert, and of a handshake
+_TIMED_OUT = (TimeoutError, KafkaTimeoutError, RequestTimedOutError)
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 _HOSTNAME_MISMATCH = 62  # X509_V_ERR_HOSTNAME_MISMATCH
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -88,26 +91,27 @@ class _Probe:
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
         try:
-            with socket.create_connection((self._host, self._port), CONNECT_TIMEOUT_S) as connection:
-                yield connection
+            connection = socket.create_connection((self._host, self._port), CONNECT_TIMEOUT_S)
         except OSError as error:
             raise _Found(
                 UNREACHABLE,
                 f"nobody listens at {self._server} ({error}). Start Kafka, or set THUMBLOOP_BUS__BOOTSTRAP_SERVERS to"
                 " where it is.",
             ) from error
+        with connection:
+            yield connection
 
     def _check_tls(self, plain: socket.socket) -> None:
         """The handshake, and what the server says of our certificate right after it."""
         context = self._context()
         try:
-            secured = context.wrap_socket(plain, server_hostname=self._host)
+            secured = _handshaken(context, plain, self._host)
         except ssl.SSLCertVerificationError as error:
             raise self._untrusted(error) from error
         except ssl.SSLError as error:
             raise self._refused(error) from error
-        except OSError as error:  # it hangs up, or keeps silent
-            raise self._no_tls() from error
+        except OSError as error:
+            raise self._no_handshake(error) from error
         with secured:
             secured.settimeout(ALERT_TIMEOUT_S)
             try:
@@ -152,7 +156,9 @@ class _Probe:
 
     def _refused(self, error: ssl.SSLError) -> _Found:
         reason = error.reason or ""
-        if isinstance(error, ssl.SSLEOFError) or reason in _NOT_TLS:
+        if isinstance(error, ssl.SSLEOFError):
+            return self._no_handshake(error)
+        if reason in _NOT_TLS:
             return self._no_tls()
         if "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
             return self._client_certificate(reason)
@@ -178,22 +184,58 @@ class _Probe:
             " THUMBLOOP_BUS__SECURITY_PROTOCOL to PLAINTEXT (or SASL_PLAINTEXT).",
         )
 
+    def _no_handshake(self, error: OSError) -> _Found:
+        """It hangs up or keeps silent, as a port for plain text does, and one behind which nobody is."""
+        with self._connected() as plain:
+            first = _first_byte(plain)
+        if first and first[0] not in _TLS:
+            return self._no_tls()
+        if first:
+            return _Found("KAFKA_TLS_FAILED", f"the TLS handshake with {self._server} failed: {error}.")
+        return self._mute(None if isinstance(error, TimeoutError) else b"")
+
     def _check_plain_text(self, plain: socket.socket) -> None:
-        """A TLS port answers plain text with a TLS alert, or not at all."""
-        plain.sendall(_greeting())
-        plain.settimeout(CONNECT_TIMEOUT_S)
-        try:
-            first = plain.recv(1)
-        except OSError:
-            first = b""
-        if not first or first[0] in (_TLS_ALERT, _TLS_HANDSHAKE):
+        """A TLS port answers plain text with a TLS alert, or not at all; so do those behind which nobody is."""
+        first = _first_byte(plain)
+        if (first and first[0] in _TLS) or (not first and self._shakes_hands()):
             raise _Found(
                 "KAFKA_SPEAKS_TLS",
                 f"{self._server} does not answer plain text; it seems to be a TLS port. Set"
                 " THUMBLOOP_BUS__SECURITY_PROTOCOL to SSL or SASL_SSL (and THUMBLOOP_BUS__SSL_CAFILE).",
             )
-
+        if not first:
+            raise self._mute(first)
         self._check_mechanism(plain)
+
+    def _shakes_hands(self) -> bool:
+        """Whether it speaks TLS, whoever it is: an alert is TLS, too."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with self._connected() as plain:
+            try:
+                _handshaken(context, plain, self._host).close()
+            except ssl.SSLError as error:
+                return not (isinstance(error, ssl.SSLEOFError) or error.reason in _NOT_TLS)
+            except OSError:
+                return False
+        return True
+
+    def _mute(self, first: bytes | None) -> _Found:
+        """Neither plain text nor TLS is answered; `first` as in `_first_byte`."""
+        if first is None:
+            return self._silent("answers nothing")
+        return _Found(
+            "KAFKA_NO_GREETING",
+            f"{self._server} hangs up without an answer, to plain text and to TLS: it is starting, a proxy without a"
+            " backend, or no Kafka. Look there, or set THUMBLOOP_BUS__BOOTSTRAP_SERVERS to where Kafka is.",
+        )
+
+    def _silent(self, what: str) -> _Found:
+        return _Found(
+            "KAFKA_SILENT",
+            f"{self._server} accepts connections and {what}: it is starting, overloaded, stopped, or a proxy without a"
+            " backend. Look there, or set THUMBLOOP_BUS__BOOTSTRAP_SERVERS to where Kafka is.",
+        )
 
     def _check_mechanism(self, connection: socket.socket) -> None:
         """Asks as the client will. Brokers hang up right after a refusal, so the client may not even see it."""
@@ -202,8 +244,8 @@ class _Probe:
             return
         with self._connected() if settings.security_protocol == "SASL_PLAINTEXT" else nullcontext(connection) as asked:
             asked.settimeout(CONNECT_TIMEOUT_S)
-            asked.sendall(_request(17, 1, _string(settings.sasl_mechanism)))
             try:
+                asked.sendall(_request(17, 1, _string(settings.sasl_mechanism)))
                 answer = asked.recv(4096)
             except OSError:
                 return
@@ -236,6 +278,8 @@ class _Probe:
 
     def _not_authenticated(self, error: BaseException) -> _Found:
         settings, name = self._settings, type(error).__name__
+        if isinstance(error, _TIMED_OUT):
+            return self._silent("does not bring Kafka's greeting to its end")
         if not settings.security_protocol.startswith("SASL"):
             return _Found("KAFKA_NO_GREETING", f"{self._server} does not answer Kafka's greeting ({name}: {error}).")
         return _Found(
@@ -245,12 +289,37 @@ class _Probe:
         )
 
     def _rights_needed(self, error: BaseException) -> _Found:
+        if isinstance(error, _TIMED_OUT):
+            return self._silent("answers nothing after Kafka's greeting")
         return _Found(
             "KAFKA_SASL_REQUIRED",
             f"{self._server} closes the connection after the greeting ({type(error).__name__}: {error}): it asks for a"
             " user and a password. Set THUMBLOOP_BUS__SECURITY_PROTOCOL to SASL_SSL (or SASL_PLAINTEXT), and user and"
             " password.",
         )
+
+
+def _handshaken(context: ssl.SSLContext, plain: socket.socket, host: str) -> ssl.SSLSocket:
+    """Takes the connection over, and closes it when it raises OSError (all of ssl's errors are)."""
+    secured = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        secured.do_handshake()  # unlike `wrap_socket`'s own it fails on a connection that is lost already
+    except BaseException:
+        secured.close()
+        raise
+    return secured
+
+
+def _first_byte(plain: socket.socket) -> bytes | None:
+    """Of the answer to Kafka's greeting in plain text. Empty: it hangs up; None: it is silent."""
+    plain.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        plain.sendall(_greeting())
+        return plain.recv(1)
+    except TimeoutError:
+        return None
+    except OSError:
+        return b""
 
 
 def _greeting() -> bytes:

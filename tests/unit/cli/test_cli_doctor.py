@@ -98,12 +98,12 @@ def test_a_port_that_speaks_something_else_is_found(monkeypatch: pytest.MonkeyPa
         finding = doctor.check_kafka()
         server.shutdown()
         thread.join(5)
-    assert (finding.ok, finding.needed, finding.detail) == (False, True, "KAFKA_SPEAKS_TLS")
-    assert "THUMBLOOP_BUS__SECURITY_PROTOCOL" in finding.mend
+    assert (finding.ok, finding.needed, finding.detail) == (False, True, "KAFKA_NO_GREETING")
+    assert "THUMBLOOP_BUS__BOOTSTRAP_SERVERS" in finding.mend
 
 
 class Silent(socketserver.BaseRequestHandler):
-    """Closes without a word, as a TLS port does that was spoken to in plain text."""
+    """Closes without a word, to plain text and to TLS alike."""
 
     def handle(self) -> None:
         self.request.recv(1000)
