@@ -237,6 +237,8 @@ class LearnerSettings(Section):
     reward_min_thumbs_of_each: int = Field(10, ge=0, description="Thumbs of each sign it needs before PPO.")
     rater_weight_cap: float = Field(0.2, gt=0, le=1, description="Largest share of one rater in a reward model.")
     acknowledge_timeout_s: Seconds = Field(60.0, description="How long replicas may take to serve a release.")
-    announce_interval_s: Seconds = Field(30.0, description="The live state is announced again this often.")
+    announce_interval_s: Seconds = Field(
+        30.0, description="The live state is announced again this often while a replica lags behind; else hourly."
+    )
     ppo: PpoSettings = PpoSettings()
     gate: GateSettings = GateSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from sqlalchemy import select
 
 from services.learner.forgetting.orders import OrderOutbox
 from services.learner.ports import Candidate
-from services.learner.releaser.announcer import Announcer
+from services.learner.releaser.announcer import AT_FIRST, SELDOM, Announcer
 from services.learner.releaser.gate import judge
 from services.learner.releaser.leadership import Leadership
 from services.learner.releaser.outbox import Outbox
 from services.learner.releaser.releaser import FirstRelease, Releaser
+from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
 from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.fencing import LEADER
 from services.shared.contracts.policies import decode_announcement
@@ -23,7 +25,8 @@ from services.shared.domain.errors import Fenced, Unavailable
 from services.shared.domain.release import Announcement, AnnouncementReason, ReleaseKind, ReleaseState
 from services.shared.settings.model import GateSettings
 from services.shared.store.database import Database
-from services.shared.store.tables import announcements, leases, outbox, releases
+from services.shared.store.tables import announcements, leases, outbox, releases, replicas
+from services.shared.store.upsert import upsert
 from tests.support.facts import policy_version, reward_version
 from tests.support.learner_store import METRICS, LearnerStore, ManualClock
 from tests.support.patience import eventually
@@ -93,6 +96,10 @@ def announced(log: SmallLog) -> list[Announcement]:
 def policies(log: SmallLog) -> list[tuple[int, int, str]]:
     found = [item for item in announced(log) if item.kind is ReleaseKind.POLICY]
     return sorted((item.epoch, item.sequence, item.version) for item in found)
+
+
+def repeats(log: SmallLog, kind: ReleaseKind) -> list[Announcement]:
+    return [item for item in announced(log) if item.kind is kind and item.reason is AnnouncementReason.REPEAT]
 
 
 class TestFirstReleases:
@@ -218,6 +225,58 @@ class TestOutbox:
         }
         with database.read() as connection:
             assert len(connection.execute(select(announcements)).all()) == 2
+
+    def test_what_all_that_live_have_acknowledged_is_repeated_rarely(
+        self, office: Office, log: SmallLog, clock: ManualClock, database: Database
+    ) -> None:
+        office.settle()
+        self.heard(database, clock, "gateway-0", "generator-0", "reward-0", "reward-1")
+        self.acknowledged(database, clock, "generator-0", ReleaseKind.POLICY, policy_version(0))
+        for name in ("reward-0", "reward-1"):
+            self.acknowledged(database, clock, name, ReleaseKind.REWARD_MODEL, reward_version(0))
+        turns = int(3 * SELDOM / timedelta(seconds=REPEAT_S))
+        for _ in range(turns):
+            clock.advance(REPEAT_S)
+            office.releaser.step()
+        assert len(repeats(log, ReleaseKind.POLICY)) <= AT_FIRST + 3
+        assert len(repeats(log, ReleaseKind.REWARD_MODEL)) <= AT_FIRST + 3
+        assert repeats(log, ReleaseKind.POLICY)[-1].meta.event_time > clock() - SELDOM
+
+    def test_whoever_lives_and_lags_behind_is_told_again_and_again(
+        self, office: Office, log: SmallLog, clock: ManualClock, database: Database
+    ) -> None:
+        office.settle()
+        for name in ("generator-0", "generator-1", "generator-gone"):
+            self.acknowledged(database, clock, name, ReleaseKind.POLICY, policy_version(0))
+        office.releaser.decide(office.submit(1))
+        office.settle()
+        for name in ("generator-0", "generator-1"):
+            self.heard(database, clock, name)
+        self.acknowledged(database, clock, "generator-0", ReleaseKind.POLICY, policy_version(1), sequence=2)
+
+        def told(turns: int) -> int:
+            before = len(repeats(log, ReleaseKind.POLICY))
+            for _ in range(turns):
+                clock.advance(REPEAT_S)
+                self.heard(database, clock, "generator-0", "generator-1")
+                office.releaser.step()
+            return len(repeats(log, ReleaseKind.POLICY)) - before
+
+        assert told(AT_FIRST + 5) == AT_FIRST + 5
+        self.acknowledged(database, clock, "generator-1", ReleaseKind.POLICY, policy_version(1), sequence=2)
+        assert told(5) == 0
+
+    def heard(self, database: Database, clock: ManualClock, *names: str) -> None:
+        rows = [{"replica_id": name, "seen_time": clock()} for name in names]
+        with database.write() as connection:
+            upsert(connection, replicas, rows, update=("seen_time",))
+
+    def acknowledged(
+        self, database: Database, clock: ManualClock, name: str, kind: ReleaseKind, version: str, sequence: int = 1
+    ) -> None:
+        Acknowledgements(database, clock=clock).release(
+            ReleaseAcknowledgement(replica_id=name, kind=kind, epoch=1, sequence=sequence, version=version)
+        )
 
     def test_a_rollback_is_a_new_announcement_of_an_old_version(self, office: Office, log: SmallLog) -> None:
         office.settle()
