@@ -157,8 +157,7 @@ class KafkaPublisher:
             self._unfinished += 1
             self._admitted += 1
             pending.number = self._admitted
-            while self._by_deadline and self._by_deadline[0].settled:
-                self._by_deadline.popleft()
+            _drop_settled(self._by_deadline)
             self._queue.append(pending)
             self._by_deadline.append(pending)
             self._work.notify()
@@ -318,7 +317,9 @@ class KafkaPublisher:
                 pending.tell(self._connection.unavailable(f"sending to {pending.event.topic}"))
 
     def _take_expired(self, now: float) -> list[_Pending]:
-        """All have the same time-out, so the queue is in the order of deadlines."""
+        """All have the same time-out, so the queues are in the order of deadlines: what expired stands at their heads,
+        and leaves them here, for without a producer nobody else takes anything out of them.
+        """
         expired = []
         while self._by_deadline and (self._by_deadline[0].settled or self._by_deadline[0].deadline <= now):
             pending = self._by_deadline.popleft()
@@ -327,6 +328,8 @@ class KafkaPublisher:
                 expired.append(pending)
                 if not pending.handed_over:
                     self._free_place()
+        for queue in (self._again, self._queue):
+            _drop_settled(queue)
         return expired
 
     def _fail_rest(self) -> None:
@@ -337,6 +340,12 @@ class KafkaPublisher:
                 pending.settled = True
         for pending in rest:
             pending.tell(Unavailable("The publisher was closed before Kafka had it.", reason="PUBLISHER_CLOSED"))
+
+
+def _drop_settled(queue: deque[_Pending]) -> None:
+    """From the head on, up to the first whose outcome is open. Called under the lock."""
+    while queue and queue[0].settled:
+        queue.popleft()
 
 
 def _tell_future(future: Future[Record], outcome: Outcome) -> None:
