@@ -86,8 +86,9 @@ class KafkaReader:
             self._let_go()  # kafka-python would look for the rest of such a batch for ever
             raise Corrupt(
                 f"Kafka at {self._connection.settings.bootstrap_servers} gives a batch that cannot be read "
-                f"({type(error).__name__}: {error}). If its codec is missing here, set the topic's "
-                "`compression.type` to `producer`, gzip, lz4 or zstd; if it is damaged, look at the broker's disk.",
+                f"({type(error).__name__}: {error}). If its codec is missing here, set the "
+                "topic's `compression.type` to `producer`, gzip, snappy, lz4 or zstd; if it is damaged, look at the "
+                "broker's disk.",
                 reason=RECORD_UNREADABLE,
             ) from error
         except FencedInstanceIdError as error:
