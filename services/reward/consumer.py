@@ -21,7 +21,14 @@ from services.shared.bus.interface import REBALANCED, GroupReader, OutgoingEvent
 from services.shared.contracts.rollouts import SENT_BEFORE, decode_rollout
 from services.shared.contracts.scores import encode_score
 from services.shared.contracts.topics import ROLLOUTS, SCORES, dead_letter_topic
-from services.shared.domain.errors import Busy, FailedPrecondition, InvalidInput, Unavailable, Unprocessable
+from services.shared.domain.errors import (
+    Busy,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    Unavailable,
+    Unprocessable,
+)
 from services.shared.domain.rollout import Rollout
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
@@ -185,6 +192,8 @@ class RolloutConsumer:
             raise
         except Exception as error:
             _log.error("batch_not_scored", rollouts=len(readable), exc_info=error)
+            if isinstance(error, DeadlineExceeded) and len(readable) == 1:
+                return [self._set_aside(readable[0], error)]  # a second try takes as long
             return [self._scored_alone(one) for one in readable]
         if scores:
             self._unscorable_in_a_row = 0
@@ -196,18 +205,22 @@ class RolloutConsumer:
         except _LATER:
             raise
         except Exception as error:
-            # What is sent again is no new evidence, and several that failed long ago may come together.
-            self._unscorable_in_a_row += SENT_BEFORE not in one.record.headers
-            if self._unscorable_in_a_row > MOST_UNSCORABLE:
-                raise
-            try:
-                self._scorer.check_model(timeout_s=self._pace.pass_s)
-            except Exception as broken:
-                raise error from broken
-            words = f"rollout {one.rollout.rollout_id} cannot be scored: {type(error).__name__}: {error}"
-            return self._dead_letter(one.record, Unprocessable(words, reason="NOT_SCORABLE"))
+            return self._set_aside(one, error)
         self._unscorable_in_a_row = 0
         return score
+
+    def _set_aside(self, one: _Readable, error: Exception) -> OutgoingEvent:
+        """A dead letter, or raises `error` where the model is at fault."""
+        # What is sent again is no new evidence, and several that failed long ago may come together.
+        self._unscorable_in_a_row += SENT_BEFORE not in one.record.headers
+        if self._unscorable_in_a_row > MOST_UNSCORABLE:
+            raise error
+        try:
+            self._scorer.check_model(timeout_s=self._pace.pass_s)
+        except Exception as broken:
+            raise error from broken
+        words = f"rollout {one.rollout.rollout_id} cannot be scored: {type(error).__name__}: {error}"
+        return self._dead_letter(one.record, Unprocessable(words, reason="NOT_SCORABLE"))
 
     def _scores(self, readable: Sequence[_Readable]) -> list[OutgoingEvent]:
         if not readable:

@@ -146,7 +146,7 @@ def make_room(settings: Settings, base: BaseModel, bus: Bus, metrics: Metrics, l
     consumer = RolloutConsumer(
         lambda: bus.group_reader(group="reward", member_id=reward.replica_id, topic=ROLLOUTS),
         bus.publisher(reward.replica_id),
-        RolloutScorer(base, lane, scorer, now=utc_now, new_id=new_id),
+        RolloutScorer(base, lane, scorer, max_batch=reward.max_batch, now=utc_now, new_id=new_id),
         deployment=settings.deployment.name,
         ready=lambda: bool(models.live_version),
         metrics=metrics,

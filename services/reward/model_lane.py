@@ -19,10 +19,22 @@ from services.shared.domain.errors import Busy, Unavailable
 _POLL_S = 0.2
 
 
+class QueuedPass(Future[list[PassResult]]):
+    """A pass that is waited for. It cannot be cancelled once it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        """It runs, or it will never."""
+        self.alone = False
+        """It runs, and shares its pass with nobody."""
+        self.add_done_callback(lambda _: self.begun.set())
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     answers: Sequence[Answer]
-    future: Future[list[PassResult]]
+    future: QueuedPass
 
 
 class ModelLane:
@@ -40,7 +52,7 @@ class ModelLane:
         """Takes jobs from now on."""
         self._thread.start()
 
-    def try_submit(self, answers: Sequence[Answer]) -> Future[list[PassResult]]:
+    def try_submit(self, answers: Sequence[Answer]) -> QueuedPass:
         """Queues a pass, or raises Busy at once."""
         job = self._job(answers)
         try:
@@ -49,7 +61,7 @@ class ModelLane:
             raise Busy("the model has as many passes waiting as it may; come again", retry_after=1.0) from None
         return self._queued(job)
 
-    def submit(self, answers: Sequence[Answer], *, timeout_s: float) -> Future[list[PassResult]]:
+    def submit(self, answers: Sequence[Answer], *, timeout_s: float) -> QueuedPass:
         """Queues a pass as soon as there is room; raises Busy after `timeout_s`."""
         job = self._job(answers)
         try:
@@ -73,9 +85,9 @@ class ModelLane:
     def _job(self, answers: Sequence[Answer]) -> _Job:
         if self._stopping.is_set():
             raise Unavailable("the reward service is stopping", retry_after=1.0)
-        return _Job(answers=answers, future=Future())
+        return _Job(answers=answers, future=QueuedPass())
 
-    def _queued(self, job: _Job) -> Future[list[PassResult]]:
+    def _queued(self, job: _Job) -> QueuedPass:
         """The job's future. A stop that came between check and queue has left it to nobody, so it is refused here."""
         if self._stopping.is_set() and not self._thread.is_alive():
             self._refuse_waiting()
@@ -113,6 +125,9 @@ class ModelLane:
         return jobs
 
     def _pass(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            job.future.alone = len(jobs) == 1
+            job.future.begun.set()
         try:
             results = self._base.run([answer for job in jobs for answer in job.answers])
         except Exception as error:  # Whoever waits must hear of it; the lane itself goes on.

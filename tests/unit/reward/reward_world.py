@@ -84,7 +84,7 @@ class RewardWorld:
         self.scorer = Scorer(self.models, feature_count=self.base.feature_count, spread_penalty=0.5)
         ids = count(1)
         self.rollouts = RolloutScorer(
-            self.base, self.lane, self.scorer, now=lambda: at(100), new_id=lambda: f"score-{next(ids)}"
+            self.base, self.lane, self.scorer, max_batch=16, now=lambda: at(100), new_id=lambda: f"score-{next(ids)}"
         )
         self.forgotten = ForgottenRaters()
         self.consumer = RolloutConsumer(

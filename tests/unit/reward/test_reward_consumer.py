@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,95 @@ def test_a_batch_that_takes_longer_than_the_group_waits_comes_in_smaller_parts(
     eventually(lambda: world.committed() == 30, what="all committed")
     assert max(tried) > 8, "nothing was too much"
     assert {score.rollout_id for score in world.scores()} == {f"r{number}" for number in range(30)}
+
+
+class EndlessPass(Future[list[PassResult]]):
+    """Begun, alone, and longer than anybody waits."""
+
+    alone = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.begun.set()
+        self.set_running_or_notify_cancel()
+
+    def result(self, timeout: float | None = None) -> list[PassResult]:
+        raise TimeoutError
+
+
+def _slow(world: RewardWorld, monkeypatch: pytest.MonkeyPatch, *, most: int, endless: int = 0) -> list[int]:
+    """The model reads `most` answers in the time that a pass has, and never one with token `endless`; sizes asked."""
+    submit, asked = world.lane.submit, list[int]()
+
+    def slow(answers: Sequence[Answer], *, timeout_s: float) -> Future[list[PassResult]]:
+        asked.append(len(answers))
+        if len(answers) > most or any(endless in answer.response_token_ids for answer in answers if endless):
+            return EndlessPass()
+        return submit(answers, timeout_s=timeout_s)
+
+    monkeypatch.setattr(world.lane, "submit", slow)
+    return asked
+
+
+def test_what_one_poll_gives_may_take_longer_than_a_pass(world: RewardWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _slow(world, monkeypatch, most=3)
+    world.go_live()
+    world.send(*(make_rollout(f"r{number}") for number in range(30)))
+    world.consumer.start()
+    scores = world.await_scores(30)
+    assert [score.rollout_id for score in scores] == [score.rollout_id for score in world.scores()]
+    assert {score.rollout_id for score in scores} == {f"r{number}" for number in range(30)}
+    assert eventually(lambda: world.committed() == 30)
+    assert max(asked) <= 16, "more than the model takes at a time"
+    assert world.records(dead_letter_topic(ROLLOUTS)) == []
+
+
+def test_a_rollout_that_takes_too_long_by_itself_is_set_aside(
+    world: RewardWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow(world, monkeypatch, most=16, endless=13)
+    world.go_live()
+    world.send(make_rollout("r1"), _poisoned("bad"), make_rollout("r2"))
+    world.consumer.start()
+    assert {score.rollout_id for score in world.await_scores(2)} == {"r1", "r2"}
+    assert eventually(lambda: world.committed() == 3)
+    dead = world.records(dead_letter_topic(ROLLOUTS))
+    assert [(record.key, record.headers["dlq-reason"]) for record in dead] == [("bad", b"NOT_SCORABLE")]
+    assert world.consumer.running
+
+
+def test_a_rollout_alone_in_the_topic_is_read_once_before_it_is_set_aside(
+    world: RewardWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second try would take the time that the group gives a member."""
+    asked = _slow(world, monkeypatch, most=16, endless=13)
+    world.go_live()
+    world.send(_poisoned("bad"))
+    world.consumer.start()
+    assert eventually(lambda: world.committed() == 1)
+    assert asked == [1, 1], "the rollout, and the model's check"
+
+
+def test_time_before_the_model_is_no_evidence_against_a_rollout(
+    world: RewardWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's pass runs, or shares the rollout's: it is tried again."""
+    submit, tried = world.lane.submit, list[EndlessPass]()
+
+    def busy(answers: Sequence[Answer], *, timeout_s: float) -> Future[list[PassResult]]:
+        if len(tried) == 2:
+            return submit(answers, timeout_s=timeout_s)
+        tried.append(EndlessPass())
+        if len(tried) == 1:
+            monkeypatch.setattr(tried[0].begun, "wait", lambda timeout=None: False)
+        else:
+            tried[1].alone = False
+        return tried[-1]
+
+    monkeypatch.setattr(world.lane, "submit", busy)
+    world.go_live()
+    world.send(make_rollout("r1"))
+    world.consumer.start()
+    assert [score.rollout_id for score in world.await_scores(1)] == ["r1"]
+    assert len(tried) == 2 and world.records(dead_letter_topic(ROLLOUTS)) == []

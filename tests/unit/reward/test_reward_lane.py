@@ -125,3 +125,16 @@ def test_stopping_minds_neither_who_gave_up_waiting_nor_who_comes_last(base: Slo
     assert not stopping.is_alive() and not patient.is_alive()
     assert isinstance(waiting.exception(5), Unavailable)
     assert isinstance(late[0].exception(5), Unavailable)
+
+
+def test_a_pass_tells_when_it_begins_and_whether_it_is_shared(base: SlowBase, lane: ModelLane) -> None:
+    first = lane.try_submit(_answers(1))
+    assert base.begun.acquire(timeout=10)
+    assert first.begun.is_set() and first.alone
+    others = [lane.try_submit(_answers(2)), lane.try_submit(_answers(3))]
+    given_up = lane.try_submit(_answers(4))
+    assert not any(other.begun.is_set() for other in others)
+    assert given_up.cancel() and given_up.begun.is_set()
+    base.go.release()
+    assert base.begun.acquire(timeout=10)
+    assert all(other.begun.is_set() and not other.alone for other in others)
