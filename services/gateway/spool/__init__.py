@@ -8,5 +8,6 @@ spool      bounds, order and figures on top of it
 delivery   a statement to the log, with patience; whose are under way
 sending    items to the log, in order for each rollout
 drainer    empties the spool into Kafka
+resends    embedded broker: how often something is sent again
 confirmer  embedded broker: empties it when the learner's store has what lies there
 """

@@ -2,8 +2,9 @@
 
 That broker may lose the tail of what it acknowledged when it is killed, so its acknowledgement is no reason to let go.
 Each round asks the learner about items in the order of arrival; what is stored leaves the disk. Of the rest, what
-still *waits* (it was never sent, or in vain) goes to the log at once, and what was sent goes again after
-`resend_after_s`, and after twice as long each further time.
+still *waits* (it was never sent, or not acknowledged) goes to the log at once, and what was sent goes again after
+`resend_after_s`, and after twice as long each further time, a few times. After that it is *in vain*: it stays, and is
+asked about, and is sent no more by this process.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Protocol
 from services.gateway.spool.drainer import refuse
 from services.gateway.spool.item import SpoolKey, StoredItem
 from services.gateway.spool.outage import Outage
+from services.gateway.spool.resends import MOST_SENT, Resends
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
 from services.shared.domain.errors import ThumbloopError
-from services.shared.releases.backoff import Backoff
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -27,7 +28,6 @@ BATCH = 500
 ROUND_ITEMS = 5_000
 """Most that one round looks at; the next goes on behind them."""
 ASK_TIMEOUT_S = 5.0
-LAST_RESEND_S = 600.0
 _log = get_logger()
 
 
@@ -61,11 +61,11 @@ class SpoolConfirmer:
         self._outage = outage
         self._metrics = metrics
         self._interval_s = interval_s
-        self._resend_after_s = resend_after_s
-        self._monotonic = monotonic
-        self._resends: dict[int, Backoff] = {}
-        """By position; what is not in here and was sent is seen for the first time."""
+        self._resends = Resends(first_s=resend_after_s, monotonic=monotonic)
+        """What is not in here and was sent is seen for the first time."""
         self._asked_up_to = 0
+        self._seen: set[int] = set()
+        """Positions since the pages last began with the first."""
 
     async def run(self) -> None:
         """Until it is cancelled. Begins with what an earlier run left. No failure ends it."""
@@ -84,12 +84,19 @@ class SpoolConfirmer:
         looked_at = 0
         while looked_at < ROUND_ITEMS:
             page = await asyncio.wrap_future(self._spool.oldest(BATCH, after=self._asked_up_to))
+            self._seen.update(stored.position for stored in page)
             if page:
                 await self._settle(page)
             looked_at += len(page)
             self._asked_up_to = page[-1].position if len(page) == BATCH else 0
             if len(page) < BATCH:
+                self._note_all_seen()
                 return
+
+    def _note_all_seen(self) -> None:
+        self._resends.keep_only(self._seen)
+        self._seen = set()
+        self._metrics.set("thumbloop_gateway_spool_in_vain_items", self._resends.in_vain)
 
     async def _settle(self, page: list[StoredItem]) -> None:
         missing = page
@@ -99,6 +106,8 @@ class SpoolConfirmer:
             # While the learner is away, what was never sent can go all the same; nothing is sent twice blindly.
             await self._send([stored for stored in page if not self._spool.is_sent(stored)])
             raise
+        for stored in missing:
+            self._give_up(stored)
         await self._send([stored for stored in missing if self._is_due(stored)])
 
     async def _confirm(self, page: list[StoredItem]) -> list[StoredItem]:
@@ -115,18 +124,25 @@ class SpoolConfirmer:
             await asyncio.wrap_future(self._spool.remove([stored.position for stored in safe]))
             self._metrics.increment("thumbloop_gateway_spool_drained_total", len(safe))
             for stored in safe:
-                self._resends.pop(stored.position, None)
+                self._resends.drop(stored.position)
         gone = {stored.position for stored in safe}
         return [stored for stored in page if stored.position not in gone]
 
     def _is_due(self, stored: StoredItem) -> bool:
         if not self._spool.is_sent(stored):
             return True
-        resend = self._resends.get(stored.position)
-        if resend is None:
-            self._resends[stored.position] = self._first_resend()
+        if stored.position not in self._resends:
+            self._resends.begin(stored.position)
             return False
-        return resend.remaining_s() == 0
+        return self._resends.is_due(stored.position)
+
+    def _give_up(self, stored: StoredItem) -> None:
+        """Tells once that the store lacks what will not be sent any more."""
+        if self._resends.give_up(stored.position):
+            key = stored.item.key
+            _log.warning(
+                "feedback_sent_in_vain", rollout_id=key.rollout_id, feedback_id=key.feedback_id, times=1 + MOST_SENT
+            )
 
     async def _send(self, items: list[StoredItem]) -> None:
         if not items:
@@ -139,15 +155,10 @@ class SpoolConfirmer:
         self._outage.note(sent)
 
     def _note_sent(self, stored: StoredItem) -> None:
-        before = self._resends.get(stored.position)
-        if before is None or not self._spool.is_sent(stored):
-            self._resends[stored.position] = self._first_resend()
+        if stored.position not in self._resends or not self._spool.is_sent(stored):
+            self._resends.begin(stored.position)
         else:
             self._metrics.increment("thumbloop_gateway_spool_resent_total")
-            _log.warning("feedback_sent_again", rollout_id=stored.item.key.rollout_id, next_in_s=before.failed())
+            wait_s = self._resends.again(stored.position)
+            _log.warning("feedback_sent_again", rollout_id=stored.item.key.rollout_id, next_in_s=wait_s)
         self._spool.mark_sent(stored.position, stored.item.key)
-
-    def _first_resend(self) -> Backoff:
-        resend = Backoff(first_s=self._resend_after_s, max_s=LAST_RESEND_S, monotonic=self._monotonic)
-        resend.failed()
-        return resend

@@ -119,6 +119,18 @@ SPECS = (
         operator="A burst after the broker was killed is the repair of its lost tail. Without a kill: ingest is slow.",
     ),
     MetricSpec(
+        name="thumbloop_gateway_spool_in_vain_items",
+        kind="gauge",
+        unit="feedback",
+        rooms=_ROOMS,
+        help="Embedded broker: items on this gateway's disk that were sent five times, that the learner's store lacks "
+        "all the same, and that this process sends no more.",
+        operator="Above 0: the learner cannot read them, or ingest stands. The log line `feedback_sent_in_vain` names "
+        "them; `thumbloop dead-letters list` says why: written under another `deployment.name`, or by a gateway that "
+        "is newer than the learner. Mend that, then start the gateway anew: it sends each again. They lie on disk "
+        "until the store has them.",
+    ),
+    MetricSpec(
         name="thumbloop_gateway_spool_full_total",
         kind="counter",
         unit="feedback",
