@@ -39,6 +39,7 @@ class Cycle:
     def turn(self) -> bool:
         """One look. True: something was done, so another look is worth while at once. Raises Stopped."""
         self._pacing.safe_point()
+        self._policy.drop_forgotten()
         if self._pacing.paused:
             return self._wait("training is paused", Phase.PAUSED)
         reward_model, policy = self._reward.sync(), self._policy.sync()

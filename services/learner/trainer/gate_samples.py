@@ -77,6 +77,10 @@ class GateSampler:
             "gate_samples": float(len(answers)),
         }
 
+    def forget_reference(self) -> None:
+        """The reference's answers are to be drawn anew: they were to prompts that are no longer asked."""
+        self._reference.clear()
+
     def _draw(self, prompts: Sequence[Prompt], sampling: GateSampling) -> list[Response]:
         answers = sample_answers(
             self._model.network,

@@ -5,7 +5,7 @@ A learner holds one version at a time: the live release it was restored to, or t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,13 @@ class PolicyLearner(Protocol):
     def measure(self, batch: Sequence[ScoredExperience]) -> Mapping[str, float]:
         """Answers prompts of the batch and gives what the gate asks for: "finite", "kl_per_answer",
         "distinct2_ratio", "entropy_ratio"."""
+
+    @property
+    def kept_rollouts(self) -> frozenset[str]:
+        """Rollouts of which it keeps words from one batch to the next."""
+
+    def forget(self, rollout_ids: Collection[str]) -> None:
+        """Keeps nothing of these any more."""
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """Writes the release's files into an empty folder: name in the release to path."""

@@ -73,6 +73,13 @@ class PolicyStep:
             _log.info("policy_restored", version=live.version)
         return self._held
 
+    def drop_forgotten(self) -> None:
+        """The learner drops what it keeps of people who have been forgotten meanwhile."""
+        if to_drop := self._pacing.held.to_drop:
+            self._learner.forget(to_drop)
+            self._pacing.held.keep(self._learner.kept_rollouts)
+            _log.info("kept_rollouts_forgotten", rollouts=len(to_drop))
+
     def lacking(self, parent: ReleaseRow) -> str:
         """Why there is no batch yet; empty where there is."""
         ready = self._store.ready_count(policy_version=parent.version)
@@ -108,6 +115,7 @@ class PolicyStep:
             self._settle(candidate.version)
             return True
         finally:
+            self._pacing.held.keep(self._learner.kept_rollouts)
             self._pacing.held.let_go()
             if not submitted and ids:
                 # What was discarded meanwhile is not claimed any more, so it stays as it is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from services.learner.model.training_state import load_training_state, save_trai
 from services.learner.ppo.batch import PpoBatch, TrainingRollout
 from services.learner.ppo.settings import PpoSettings
 from services.learner.ppo.update import PpoUpdate, UpdateReport
-from services.learner.trainer.gate_samples import GateSampler, GateSampling
+from services.learner.trainer.gate_samples import GateSampler, GateSampling, Prompt
 from services.learner.trainer.learners import PolicyUpdate, ScoredExperience
 
 STATE_FOLDER = "trainer"
@@ -32,7 +32,8 @@ class PpoLearner:
         self._ppo = PpoUpdate(model, settings)
         self._sampler = GateSampler(model)
         self._gate_samples = gate_samples
-        self._gate_prompts: dict[tuple[int, ...], None] = {}
+        self._gate_prompts: dict[Prompt, str] = {}
+        """Each with the rollout that brought it."""
         self._end_ids = end_ids
         self._release_zero = Path(tempfile.mkdtemp(dir=scratch, prefix="release-0-"))
         self.save(self._release_zero)
@@ -78,8 +79,9 @@ class PpoLearner:
         The prompts are the first that batches brought, and stay: so the reference policy answers each only once.
         """
         for item in batch[: self._gate_samples]:
+            rollout = item.experience.rollout
             if len(self._gate_prompts) < self._gate_samples:
-                self._gate_prompts[item.experience.rollout.prompt_token_ids] = None
+                self._gate_prompts.setdefault(rollout.prompt_token_ids, rollout.rollout_id)
         lengths = [len(item.experience.rollout.response_token_ids) for item in batch]
         temperatures = [item.experience.rollout.sampling.temperature for item in batch]
         sampling = GateSampling(
@@ -88,6 +90,18 @@ class PpoLearner:
             end_ids=self._end_ids,
         )
         return self._sampler.measure(list(self._gate_prompts), sampling)
+
+    @property
+    def kept_rollouts(self) -> frozenset[str]:
+        """Those that brought the gate's prompts."""
+        return frozenset(self._gate_prompts.values())
+
+    def forget(self, rollout_ids: Collection[str]) -> None:
+        """Other prompts take the place of theirs, and the reference policy answers all of them anew."""
+        left = {prompt: name for prompt, name in self._gate_prompts.items() if name not in rollout_ids}
+        if len(left) < len(self._gate_prompts):
+            self._gate_prompts = left
+            self._sampler.forget_reference()
 
 
 def training_rollout(item: ScoredExperience) -> TrainingRollout:

@@ -10,6 +10,7 @@ from services.learner.trainer.failed_updates import FailedUpdates, foreseen
 from services.learner.trainer.learners import RewardLearner, RewardUpdate
 from services.learner.trainer.pacing import Pacing
 from services.learner.trainer.publication import Draft, Publication
+from services.learner.trainer.seen_thumbs import SeenThumbs
 from services.learner.trainer.status import Phase, StatusBoard
 from services.shared.domain.release import ReleaseKind
 from services.shared.telemetry.log import get_logger
@@ -48,7 +49,8 @@ class RewardStep:
         self._metrics = metrics
         self._pace = pace
         self._held: ReleaseRow | None = None
-        self._fruitless_at = 0
+        self._in_vain = SeenThumbs()
+        """What the last training found that made no release."""
         self._failures = FailedUpdates("training of the reward model")
 
     def sync(self) -> ReleaseRow | None:
@@ -66,25 +68,24 @@ class RewardStep:
 
         `before_update`: the policy is about to learn, so that a single new thumb is enough.
         """
-        threshold = (1 if before_update else self._pace.min_new_thumbs) + self._fruitless_at
-        # The newest alone: whatever is unseen is among them, and features are heavy.
+        threshold = 1 if before_update else self._pace.min_new_thumbs
+        # The newest alone: whatever is new is among them, and features are heavy.
         newest = self._store.rated_examples(limit=max(2 * threshold, 32))
-        return self._learner.unseen(newest) >= threshold
+        return self._learner.unseen([example for example in newest if example not in self._in_vain]) >= threshold
 
     def run(self, parent: ReleaseRow) -> bool:
         """Trains and releases. False: nothing to learn, or the gate refused; then only more thumbs make it due."""
         with self._board.phase(Phase.TRAINING_REWARD_MODEL):
-            candidate, new = self._make(parent)
+            candidate, tried = self._make(parent)
         if candidate is None:
-            self._fruitless_at = new
+            self._in_vain = tried
             return False
         self._metrics.increment("thumbloop_trainer_updates_total", kind="reward_model", outcome="submitted")
+        self._held = None  # Back to the live one at the next `sync`, unless a verdict makes this one live.
         verdict = self._publication.decide(candidate)
+        self._in_vain = SeenThumbs() if verdict.passed or verdict.forgotten else tried
         if not verdict.passed:
-            self._held = None  # Back to the live one at the next `sync`.
-            self._fruitless_at = 0 if verdict.forgotten else new
             return False
-        self._fruitless_at = 0
         self._publication.wait_live(candidate)
         live = self._candidates.live(ReleaseKind.REWARD_MODEL)
         if live is not None and live.version == candidate.version:
@@ -98,20 +99,19 @@ class RewardStep:
         """What the last training failed of; empty where it did not."""
         return self._failures.last
 
-    def _make(self, parent: ReleaseRow) -> tuple[Candidate | None, int]:
-        """A candidate, and how many thumbs were new to it; features are in memory meanwhile, and nowhere after it."""
+    def _make(self, parent: ReleaseRow) -> tuple[Candidate | None, SeenThumbs]:
+        """A candidate, and what it was made of; features are in memory meanwhile, and nowhere after it."""
         self._pacing.held.about_to_hold()
         try:
             examples = self._store.rated_examples()
             self._pacing.held.hold([example.rollout_id for example in examples])
-            new = self._learner.unseen(examples)
             update = self._train(examples)
             self._tell()
             if update is None:
-                return None, new
+                return None, SeenThumbs(examples)
             candidate = self._publication.write(self._draft(parent, update))
             self._pacing.safe_point()
-            return candidate, new
+            return candidate, SeenThumbs(examples)
         except Exception:
             self._held = None  # The training may have come half-way: back to the live one at the next `sync`.
             raise

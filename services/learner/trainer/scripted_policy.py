@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class ScriptedPolicy:
     """Its whole state is a digest chained over all batches and their number."""
 
     settings: Mapping[str, Any] = {"algorithm": "scripted"}
+    kept_rollouts: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._updates = 0
@@ -56,6 +57,9 @@ class ScriptedPolicy:
     def measure(self, batch: Sequence[ScoredExperience]) -> Mapping[str, float]:
         """As if the policy were the reference still, which it is."""
         return {"finite": 1.0, "kl_per_answer": 0.0, "distinct2_ratio": 1.0, "entropy_ratio": 1.0}
+
+    def forget(self, rollout_ids: Collection[str]) -> None:
+        """Keeps nothing of anybody."""
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """A rank-1 adapter whose numbers are the digest's bytes, and the state."""

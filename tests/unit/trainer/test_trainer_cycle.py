@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.learner.ports import Candidate, RatedExample
 from services.learner.trainer.learners import PolicyUpdate, ScoredExperience
 from services.learner.trainer.pacing import Stopped
 from services.learner.trainer.scripted_policy import ScriptedPolicy
@@ -78,6 +80,48 @@ def test_thumbs_of_one_sign_train_nothing_and_do_not_stop_the_policy(world: Trai
     world.rate(2 * BATCH, up=lambda _: True)
     world.turns_until(lambda: len(world.lineage()) == 2)
     assert world.live_version(ReleaseKind.REWARD_MODEL).startswith("rm-0001-000000")
+
+
+def test_one_sign_among_the_newest_is_tried_once_however_many_are_new(
+    world: TrainerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More thumbs are new than a training takes: what was tried in vain is not tried again, and new ones are."""
+    world.rate(BATCH)
+    read, trainings = world.state.experiences.rated_examples, count()
+
+    def newest(limit: int | None = None) -> list[RatedExample]:
+        if limit is None:  # all of them: for a training
+            next(trainings)
+        return read(limit=min(2 * BATCH, limit or 2 * BATCH))
+
+    world.paused = True
+    monkeypatch.setattr(world.state.experiences, "rated_examples", newest)
+    world.rate(8 * BATCH, up=lambda _: True)
+    world.paused = False
+    world.turns_until(lambda: world.board.status.waiting_reason.startswith(f"0 of {BATCH}"), most=40)
+    world.turn()
+    assert next(trainings) == 1
+    world.rate(2 * BATCH)
+    world.turns_until(lambda: world.live_version(ReleaseKind.REWARD_MODEL) != "rm-0001-000000", most=40)
+
+
+def test_a_reward_model_that_the_store_did_not_take_is_made_again(
+    world: TrainerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = world.rate(4 * BATCH)
+    submit, todo = world.state.candidates.submit, [Unavailable("the store is away")]
+
+    def fails_once(candidate: Candidate) -> None:
+        if todo and candidate.kind is ReleaseKind.REWARD_MODEL:
+            raise todo.pop()
+        submit(candidate)
+
+    before = world.live_version(ReleaseKind.REWARD_MODEL)
+    monkeypatch.setattr(world.state.candidates, "submit", fails_once)
+    with pytest.raises(Unavailable):
+        world.turns_until(lambda: False)
+    world.turns_until(lambda: world.live_version(ReleaseKind.REWARD_MODEL) != before)
+    assert world.used(world.live_version(ReleaseKind.REWARD_MODEL)) == sorted(names)
 
 
 def test_nothing_is_trained_while_paused(world: TrainerWorld) -> None:

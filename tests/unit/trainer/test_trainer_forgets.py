@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,9 @@ from services.learner.forgetting.forgetting import Forgetting
 from services.learner.reward_training.train_heads import train_heads
 from services.learner.trainer.cycle import Cycle
 from services.learner.trainer.held import HeldRollouts
+from services.learner.trainer.learners import ScoredExperience
 from services.learner.trainer.pacing import Pacing, Stopped
+from services.learner.trainer.scripted_policy import ScriptedPolicy
 from services.learner.trainer.status import StatusBoard
 from services.learner.trainer.trainer import Trainer
 from services.shared.domain.errors import FailedPrecondition
@@ -141,6 +143,36 @@ def test_what_is_just_being_read_counts_as_held(world: TrainerWorld, monkeypatch
     assert said == [True] and not world.pacing.held.abandon(names)
 
 
+class KeepsPrompts(ScriptedPolicy):
+    """Keeps the first batch from then on, as the gate's prompts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept_rollouts = frozenset()
+
+    def measure(self, batch: Sequence[ScoredExperience]) -> Mapping[str, float]:
+        self.kept_rollouts = self.kept_rollouts or frozenset(item.experience.rollout.rollout_id for item in batch)
+        return super().measure(batch)
+
+    def forget(self, rollout_ids: Collection[str]) -> None:
+        self.kept_rollouts -= frozenset(rollout_ids)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_is_kept_between_batches_counts_as_held_until_it_is_dropped(tmp_path: Path, paused: bool) -> None:
+    world = TrainerWorld(folder=tmp_path, make_learner=KeepsPrompts)
+    names = world.rate(BATCH)
+    world.turns_until(lambda: bool(world.lineage()))
+    assert world.policy.kept_rollouts == set(names)
+    assert not world.pacing.held.abandon(["anybody's"])
+    assert world.pacing.held.abandon(names[:1])
+    world.paused = paused
+    world.turn()
+    assert world.policy.kept_rollouts == set(names[1:])
+    assert not world.pacing.held.abandon(names[:1])
+    world.stop()
+
+
 def test_the_trainers_thread_goes_on() -> None:
     turns: list[str] = []
 
@@ -176,3 +208,17 @@ def test_what_is_held_is_abandoned_together_and_forgotten_when_let_go() -> None:
     held.about_to_hold()
     assert held.abandon(["a"])
     held.check()
+
+
+def test_what_is_kept_is_dropped_once() -> None:
+    held = HeldRollouts()
+    held.keep(["a", "b"])
+    assert not held.abandon(["c"])
+    assert held.abandon(["b", "c"]) and held.to_drop == {"b"}
+    held.about_to_hold()
+    assert held.abandon(["a"])
+    held.hold(["d"])
+    held.check()
+    assert held.to_drop == {"a", "b"}
+    held.keep([])
+    assert held.to_drop == frozenset() and not held.abandon(["a", "b"])
