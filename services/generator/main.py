@@ -236,17 +236,25 @@ async def _serve(settings: Settings) -> None:
         stack.callback(learner.close)
         engine, tokenizer = await asyncio.to_thread(make_engine, settings)
         await engine.start()
-        room = make_room(settings, engine, tokenizer, bus, metrics, learner)
-        await room.start()
-        _log.info("generator_listens", port=room.server.port, engine=engine.capabilities.engine)
-        problem = ""
         try:
-            problem = await watch(room, ending)
+            # Whatever fails from here on, the engine must end: its threads would keep the process.
+            await _run_room(make_room(settings, engine, tokenizer, bus, metrics, learner), ending)
         finally:
-            await room.drain(0.0 if problem else _GRACE_S)
-        if problem:
-            raise RuntimeError(f"the generator ends because a part of it died: {problem}; see the log")
-        _log.info("generator_drained")
+            await engine.stop()
+
+
+async def _run_room(room: Room, ending: asyncio.Event) -> None:
+    """Until told to end, then drains. Raises RuntimeError where a part died."""
+    await room.start()
+    _log.info("generator_listens", port=room.server.port, engine=room.engine.capabilities.engine)
+    problem = ""
+    try:
+        problem = await watch(room, ending)
+    finally:
+        await room.drain(0.0 if problem else _GRACE_S)
+    if problem:
+        raise RuntimeError(f"the generator ends because a part of it died: {problem}; see the log")
+    _log.info("generator_drained")
 
 
 async def watch(room: Room, ending: asyncio.Event) -> str:
