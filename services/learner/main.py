@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
@@ -95,7 +95,7 @@ class Learner:
     releaser: Releaser | None
     trainer: Trainer | None
     post: Post | None
-    """With the trainer."""
+    """With the trainer; kept since it was taken."""
     orders: ControlFollower | None
     """With trainer or releaser: whoever has something to forget."""
 
@@ -104,7 +104,7 @@ class Learner:
         self.access.follower.start()
         self.replicas.start()
         await self.server.start()
-        for role in (self.releaser, self.ingest, self.post, self.trainer, self.orders):
+        for role in (self.releaser, self.ingest, self.trainer, self.orders):
             if role is not None:
                 role.start()
         await self.server.set_serving(True)
@@ -192,12 +192,12 @@ def make_learner(ground: Ground, loop: asyncio.AbstractEventLoop, ending: Ending
     if {"trainer", "releaser"} & set(roles):
         orders = make_order_follower(ground, held)
     if "trainer" in roles:
-        place = ground.leadership(POST)
-        place.take(timeout_s=_LEADERSHIP_S)
-        post = Post(place, lambda error: failed("trainer", error))
-        reward_channel = open_sync_channel(ground.settings.learner.reward_address, credential=access.service)
-        stack.callback(reward_channel.close)
-        trainer = make_learner_trainer(ground, state, reward_channel, held, lambda error: failed("trainer", error))
+        # Another trainer's post may be waited for, and for longer than a lease lasts.
+        with leadership.kept() if "releaser" in roles else nullcontext():
+            post = _take_post(ground, lambda error: failed("trainer", error))
+            reward_channel = open_sync_channel(ground.settings.learner.reward_address, credential=access.service)
+            stack.callback(reward_channel.close)
+            trainer = make_learner_trainer(ground, state, reward_channel, held, lambda error: failed("trainer", error))
     return Learner(
         server=_make_server(ground, state, trainer, keys, access, replicas),
         access=access,
@@ -225,6 +225,15 @@ def _epoch(leadership: Leadership, roles: Sequence[str]) -> int:
         _log.info("following", epoch=epoch)
         return epoch
     return 0
+
+
+def _take_post(ground: Ground, on_failure: Callable[[BaseException], None]) -> Post:
+    """The trainer's post, kept from now on."""
+    place = ground.leadership(POST)
+    place.take(timeout_s=_LEADERSHIP_S)
+    post = Post(place, on_failure)
+    post.start()
+    return post
 
 
 def _make_server(

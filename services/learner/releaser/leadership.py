@@ -6,19 +6,26 @@ a leader that starts anew voids what it has claimed, as if both were one process
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
 from services.learner.state.fencing import LEADER
-from services.shared.domain.errors import Unavailable
+from services.shared.domain.errors import Fenced, Unavailable
 from services.shared.domain.events import Clock
 from services.shared.store.database import Database
 from services.shared.store.leases import Leases
 from services.shared.store.tables import leases
+from services.shared.telemetry.log import get_logger
 
 _LOOK_S = 0.5
+_JOIN_S = 10.0
+
+_log = get_logger(role="releaser")
 
 
 class Leadership:
@@ -73,6 +80,28 @@ class Leadership:
         if self._next is None or now >= self._next:
             self._leases.renew(self._name, self.epoch)
             self._next = now + self._pause
+
+    @contextmanager
+    def kept(self, *, look_s: float = _LOOK_S) -> Iterator[None]:
+        """Keeps it in a thread meanwhile, for as long as nobody who calls `keep` runs yet. That another has taken over,
+        the next `keep` tells."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._keep_until, args=(ended, look_s), name="keep-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(_JOIN_S)
+
+    def _keep_until(self, ended: threading.Event, look_s: float) -> None:
+        while not ended.wait(look_s):
+            try:
+                self.keep()
+            except Fenced:
+                return
+            except Unavailable as error:
+                _log.warning("lease_waits", reason=error.reason, error=error.message)
 
     def give_back(self) -> None:
         """Lets another lead at once."""

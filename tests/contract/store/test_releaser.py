@@ -308,3 +308,33 @@ class TestLeadership:
         assert other.take(timeout_s=0) == office.leadership.epoch + 1
         with database.read() as connection:
             assert connection.scalar(select(leases.c.holder).where(leases.c.name == LEADER)) == "learner-1"
+
+    def test_it_is_kept_while_the_rest_of_the_process_is_built(
+        self, office: Office, database: Database, clock: ManualClock
+    ) -> None:
+        """Waiting for the trainer's post may take longer than the lease lasts."""
+        other = Leadership(database, clock=clock, holder="learner-1", ttl_s=10)
+
+        def until() -> Any:
+            with database.read() as connection:
+                return connection.scalar(select(leases.c.until).where(leases.c.name == LEADER))
+
+        with office.leadership.kept(look_s=0.01):
+            for _ in range(3):
+                clock.advance(9)
+                eventually(lambda: until() == clock() + timedelta(seconds=10), what="it is renewed")
+                with pytest.raises(Unavailable):
+                    other.take(timeout_s=0)
+        clock.advance(10)
+        assert other.take(timeout_s=0) == office.leadership.epoch + 1
+
+    def test_keeping_ends_quietly_when_another_has_taken_over(
+        self, office: Office, database: Database, clock: ManualClock
+    ) -> None:
+        """Whoever begins to work under it is told."""
+        later = Leadership(database, clock=clock, holder="learner-0", ttl_s=10)
+        later.take(timeout_s=0)
+        with office.leadership.kept(look_s=0.01):
+            clock.advance(9)
+        with pytest.raises(Fenced):
+            office.releaser.step()
