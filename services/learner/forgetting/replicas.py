@@ -17,14 +17,15 @@ from services.learner.trainer.post import NAME as POST
 from services.shared.domain.events import Clock
 from services.shared.releases.background_sender import BackgroundSender
 from services.shared.store.database import Database
-from services.shared.store.tables import leases, replicas
+from services.shared.store.tables import acknowledgements, leases, replicas
 from services.shared.store.upsert import upsert
 
 SEEN_WITHIN = timedelta(seconds=60)
 NOTED_EVERY = timedelta(seconds=15)
 """What a replica says meanwhile is not written down."""
 FORGOTTEN_AFTER = timedelta(days=1)
-"""Pods may get a new name with every start."""
+"""Pods may get a new name with every start. What a forgotten one said of releases goes with it; its word that an order
+was carried out stays with the order."""
 
 
 class Replicas:
@@ -75,3 +76,6 @@ class Replicas:
         with self._database.write() as connection:
             upsert(connection, replicas, [{"replica_id": replica_id, "seen_time": now}], update=("seen_time",))
             connection.execute(delete(replicas).where(replicas.c.seen_time < now - FORGOTTEN_AFTER))
+            gone = acknowledgements.c.replica_id.not_in(select(replicas.c.replica_id))
+            old = acknowledgements.c.acknowledge_time < now - FORGOTTEN_AFTER
+            connection.execute(delete(acknowledgements).where(old, gone))

@@ -10,11 +10,13 @@ from sqlalchemy import select
 from services.learner.forgetting.forgetting import Forgetting
 from services.learner.forgetting.orders import part_id
 from services.learner.forgetting.replicas import Replicas
-from services.learner.state.acknowledgements import Acknowledgements
+from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
 from services.learner.trainer.post import NAME as POST
+from services.shared.domain.release import ReleaseKind
 from services.shared.store.database import Database
 from services.shared.store.leases import Leases
 from services.shared.store.tables import replicas as table
+from tests.support.facts import policy_version
 from tests.support.forgetting_world import ORDER, forget
 from tests.support.learner_store import LearnerStore, ManualClock
 from tests.support.patience import eventually
@@ -142,3 +144,25 @@ def test_an_order_waits_for_the_learner_and_all_that_live(
     said.control(replica_id="gateway-1", control_id=part_id(ORDER, 1))
     progress = forgetting.progress(ORDER)
     assert (progress.acknowledged_by, progress.waiting_for) == (("gateway-0", "gateway-1", "learner"), ())
+
+
+def test_what_a_replica_served_goes_when_it_is_gone(
+    database: Database, learner: LearnerStore, clock: ManualClock, start: Start
+) -> None:
+    """Pods may get a new name with every start. What is still there stays, however long ago it was said."""
+    learner.commits.commit_first(learner.candidate(0))
+    book = Acknowledgements(database, clock=clock)
+    for name in ("generator-0", "generator-gone"):
+        book.release(
+            ReleaseAcknowledgement(
+                replica_id=name, kind=ReleaseKind.POLICY, epoch=1, sequence=1, version=policy_version(0)
+            )
+        )
+    listening = start()
+    hear(database, listening, clock, "generator-0", "generator-gone")
+    clock.advance(DAY - MINUTE)
+    hear(database, listening, clock, "generator-0")
+    assert learner.candidates.acknowledged_by(policy_version(0)) == {"generator-0", "generator-gone"}
+    clock.advance(2 * MINUTE)
+    hear(database, listening, clock, "generator-0")
+    assert learner.candidates.acknowledged_by(policy_version(0)) == {"generator-0"}
