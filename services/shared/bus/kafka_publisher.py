@@ -8,6 +8,7 @@ Kafka's client has let go of it, so that nothing piles up there while Kafka is a
 A producer that can send no more is *broken*: it is closed, another is made, and what it had not sent goes first, in its
 old order. For an idempotent one it takes an answer of MESSAGE_TOO_LARGE, or one batch that ran out of time (Kafka was
 away for longer than `ack_timeout_s`): it then gives up its producer id, never asks for another, and sends nothing more.
+One whose brokers moved asks for metadata, or for a producer id, where they were: only another one looks for them anew.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class _Pending:
     """Whoever waits hears of the outcome, once. Called without the lock: it may be anybody's code."""
     settled: bool = False
     """The outcome is known."""
-    handed_over: bool = False
+    holder: Any = None
+    """The producer to which it was handed over, until that lets go of it."""
     number: int = 0
     """Order of admission."""
 
@@ -74,8 +76,10 @@ class KafkaPublisher:
         self._queue: deque[_Pending] = deque()
         self._again: deque[_Pending] = deque()
         self._by_deadline: deque[_Pending] = deque()
+        self._overdue: deque[_Pending] = deque()
+        """Past their deadlines, and held by a producer when they passed."""
         self._watches_nothing = False
-        """The deadline thread waits for an event. Else it waits for a time, and no new event's deadline is earlier."""
+        """The deadline thread knows no deadline of an event. Else it wakes by then, and no new event's is earlier."""
         self._unfinished = 0
         self._admitted = 0
         self._closing = False
@@ -170,6 +174,7 @@ class KafkaPublisher:
         """Kafka's client is done with it: frees its place and, unless the deadline came first, tells of the outcome."""
         with self._lock:
             self._free_place()
+            pending.holder = None
             late, pending.settled = pending.settled, True
         if not late:
             pending.tell(outcome)
@@ -194,7 +199,9 @@ class KafkaPublisher:
     def _wait_for_work(self) -> bool:
         """True: there is an event to send, or a producer to make. False: all is over."""
         with self._lock:
-            self._work.wait_for(lambda: self._stopped or self._queue or self._again or self._producer is None)
+            self._work.wait_for(
+                lambda: self._stopped or self._queue or self._again or self._broken or self._producer is None
+            )
             return not self._stopped
 
     def _ready_producer(self) -> bool:
@@ -230,12 +237,12 @@ class KafkaPublisher:
                 while queue:
                     pending = queue.popleft()
                     if not pending.settled:
-                        pending.handed_over = True
+                        pending.holder = self._producer
                         return pending
             return None
 
     def _hand_over(self, pending: _Pending) -> None:
-        event, producer = pending.event, self._producer
+        event, producer = pending.event, pending.holder
         try:
             sent = producer.send(
                 self._connection.full_name(event.topic),
@@ -249,7 +256,7 @@ class KafkaPublisher:
             self._refused(error, pending, producer)
         else:
             sent.add_callback(self._acknowledged, pending)
-            sent.add_errback(lambda error: self._not_delivered(error, pending, producer))
+            sent.add_errback(lambda error: self._refused(error, pending, producer))
 
     def _acknowledged(self, pending: _Pending, metadata: Any) -> None:
         event = pending.event
@@ -267,8 +274,11 @@ class KafkaPublisher:
         """Decides what an error of the client means for its event, and for the producer.
 
         A producer breaks at the first MESSAGE_TOO_LARGE (its batch holds one event by then, larger ones were split)
-        and gives the same error to all that it still held, which is innocent and goes again until its deadline.
+        and gives the same error to all that it still held, which is innocent and goes again until its deadline. It
+        breaks, too, where its time runs out: for a batch, or for the metadata without which it takes no event.
         """
+        if isinstance(error, KafkaTimeoutError):
+            self._mark_broken(producer)
         if isinstance(error, MessageSizeTooLargeError) and self._mark_broken(producer):
             self._finish(pending, _too_large(pending.event, "Kafka's topic takes less (max.message.bytes)"))
         elif not isinstance(error, KafkaError) or error.retriable or isinstance(error, AuthorizationError):
@@ -277,17 +287,11 @@ class KafkaPublisher:
             self._mark_broken(producer)
             self._send_again(pending, error)
 
-    def _not_delivered(self, error: BaseException, pending: _Pending, producer: Any) -> None:
-        """What was handed over came back."""
-        if isinstance(error, KafkaTimeoutError):
-            self._mark_broken(producer)
-        self._refused(error, pending, producer)
-
     def _send_again(self, pending: _Pending, error: BaseException) -> None:
         with self._lock:
             hopeless = pending.settled or self._stopped
             if not hopeless:
-                pending.handed_over = False
+                pending.holder = None
                 self._again.append(pending)
                 self._work.notify()
         if hopeless:
@@ -296,10 +300,14 @@ class KafkaPublisher:
     def _mark_broken(self, producer: Any) -> bool:
         """Whether it was whole until now."""
         with self._lock:
-            was_whole = producer is self._producer and not self._broken
-            if was_whole:
-                self._broken = True
-                self._work.notify()
+            return self._break(producer)
+
+    def _break(self, producer: Any) -> bool:
+        """Called under the lock."""
+        was_whole = producer is self._producer and not self._broken
+        if was_whole:
+            self._broken = True
+            self._work.notify()
         return was_whole
 
     # --- the deadline thread
@@ -309,10 +317,12 @@ class KafkaPublisher:
             with self._lock:
                 if self._stopped:
                     return
-                expired = self._take_expired(time.monotonic())
+                now = time.monotonic()
+                expired = self._take_expired(now)
+                self._break_holders(now)
                 if not expired:
                     self._watches_nothing = not self._by_deadline
-                    self._timing.wait(self._by_deadline[0].deadline - time.monotonic() if self._by_deadline else None)
+                    self._timing.wait(self._until_next(now))
             for pending in expired:
                 pending.tell(self._connection.unavailable(f"sending to {pending.event.topic}"))
 
@@ -326,11 +336,34 @@ class KafkaPublisher:
             if not pending.settled:
                 pending.settled = True
                 expired.append(pending)
-                if not pending.handed_over:
+                if pending.holder is None:
                     self._free_place()
+                else:
+                    self._overdue.append(pending)
         for queue in (self._again, self._queue):
             _drop_settled(queue)
         return expired
+
+    def _break_holders(self, now: float) -> None:
+        """A producer gets no event past its deadline, and gives up each within `ack_timeout_s`: one that holds an event
+        for longer will hold it for ever, and its place in the bound with it.
+        """
+        while self._overdue:
+            first = self._overdue[0]
+            if first.holder is not None:
+                if first.deadline + self._settings.ack_timeout_s > now:
+                    return
+                self._break(first.holder)
+            self._overdue.popleft()
+
+    def _until_next(self, now: float) -> float | None:
+        """Seconds until there is something to do for the deadline thread; None: nothing is known."""
+        times = []
+        if self._by_deadline:
+            times.append(self._by_deadline[0].deadline)
+        if self._overdue:
+            times.append(self._overdue[0].deadline + self._settings.ack_timeout_s)
+        return min(times) - now if times else None
 
     def _fail_rest(self) -> None:
         """After a close that ran out of time."""
