@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
 
+from services.shared.contracts.checks import check_short
 from services.shared.domain.errors import InvalidInput
 from services.shared.domain.rollout import ChatMessage, FinishReason, Purpose, Role, Sampling, VersionSpan
 
 UUID_VERSION: Final = 7
+_SHORT: Final = ("tenant", "conversation_id", "prompt_id", "group_id", "rater_id", "canary_id", "traceparent")
+"""A rollout with one that is longer could not be recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,8 @@ def check_generation(request: GenerationRequest, tokenizer: ChatTokenizer) -> No
     _check_rollout_id(request.rollout_id)
     if not request.tenant:
         raise InvalidInput("tenant is missing; name the customer.", reason="MISSING_FIELD", field="tenant")
+    for field in _SHORT:
+        check_short(field, getattr(request, field))
     if not request.messages:
         raise InvalidInput(
             "messages is empty; send at least the user's message.", reason="MISSING_FIELD", field="messages"

@@ -98,6 +98,13 @@ class Session:
             await self._record(finished)
             self._parts.put_nowait(finished)
         except ThumbloopError as error:
+            if self._tokens and self._request.recorded:
+                _log.error(
+                    "rollout_not_recorded",
+                    rollout_id=self._request.rollout_id,
+                    reason=error.reason,
+                    message=error.message,
+                )
             self._parts.put_nowait(error)
         except Exception as error:  # its caller must hear of it, whatever it is
             _log.error("session_failed", rollout_id=self._request.rollout_id, exc_info=error)

@@ -14,11 +14,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 from thumbloop.generator.v1 import generator_pb2, rollout_pb2
 from thumbloop.shared.v1 import meta_pb2
 
+from services.generator import session
 from services.shared.bus.interface import Bus
-from services.shared.domain.rollout import FinishReason
+from services.shared.domain.errors import InvalidInput
+from services.shared.domain.rollout import FinishReason, Rollout
 from services.shared.rpc import error_from_rpc
 from tests.support.generator_room import GeneratorHarness, generate_request, generator_room, until
 
@@ -104,6 +107,10 @@ async def test_bad_requests_are_refused_by_field(memory_bus: Bus, tmp_path: Path
         ({"rollout_id": "mine"}, "rollout_id"),
         ({"rollout_id": "019AB000-0000-7000-8000-00000000000A"}, "rollout_id"),
         ({"tenant": ""}, "tenant"),
+        *(
+            ({field: "x" * 257}, field)
+            for field in ("tenant", "conversation_id", "prompt_id", "group_id", "rater_id", "canary_id", "traceparent")
+        ),
         ({"purpose": rollout_pb2.PURPOSE_UNSPECIFIED}, "purpose"),
         ({"sampling": None}, "sampling"),
         ({"sampling": meta_pb2.SamplingParameters(temperature=3, top_p=1, max_tokens=5)}, "sampling.temperature"),
@@ -140,3 +147,21 @@ async def test_draining_answers_and_records_what_was_accepted(memory_bus: Bus, t
         await generator.drain(20.0)
         assert len(await asyncio.gather(*answers)) == 10
         assert len(await generator.rollouts(10)) == 10
+
+
+async def test_a_rollout_that_cannot_be_recorded_is_told_and_logged(
+    memory_bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no check of the request foresaw."""
+
+    def refuse(rollout: Rollout) -> bytes:
+        raise InvalidInput("not like this", reason="UNFORESEEN")
+
+    monkeypatch.setattr(session, "encode_rollout", refuse)
+    async with generator_room(memory_bus, tmp_path) as generator:
+        request = generate_request()
+        with capture_logs() as lines:
+            error = await _refusal(generator, request)
+    assert error_from_rpc(error).reason == "UNFORESEEN"
+    told = [line for line in lines if line["event"] == "rollout_not_recorded"]
+    assert [(line["rollout_id"], line["reason"]) for line in told] == [(request.rollout_id, "UNFORESEEN")]
