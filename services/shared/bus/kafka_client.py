@@ -26,6 +26,11 @@ def open_client(**configs: Any) -> KafkaNetClient:
     return KafkaNetClient(net=net, manager=_Manager(net, **configs), **configs)
 
 
+def abandon(consumer: Any) -> None:
+    """Closes the connections of one that will not be closed in good order."""
+    consumer._client.close()
+
+
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     """Whatever fails while a connection is made is a KafkaConnectionError."""
 

@@ -19,6 +19,14 @@ class KafkaJoining:
         self._coordinator = consumer._coordinator
         self._knows_who_leads = False
 
+    def has_coordinator(self) -> bool:
+        """It is known, and connected as far as one knows."""
+        return not self._coordinator.coordinator_unknown()
+
+    def is_under_way(self) -> bool:
+        """A join has begun and not ended."""
+        return bool(self._coordinator.rebalance_in_progress())
+
     def is_due(self) -> bool:
         """The next poll begins a join, or goes on with one: it is to have time."""
         coordinator = self._coordinator

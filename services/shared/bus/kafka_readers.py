@@ -21,6 +21,7 @@ from kafka.errors import (
 )
 
 from services.shared.bus.interface import REBALANCED, RECORD_UNREADABLE, Place, Record
+from services.shared.bus.kafka_client import abandon
 from services.shared.bus.kafka_connection import KafkaConnection
 from services.shared.bus.kafka_joining import KafkaJoining
 from services.shared.bus.kafka_metadata import all_topics, metadata
@@ -40,6 +41,9 @@ SESSION_TIMEOUT_MS = 10_000
 """A member of a group that is gone for so long loses its partitions to the others."""
 COORDINATOR_TIMEOUT_S = 10.0
 """A member that has not found its group's coordinator for so long is given up."""
+JOIN_TIMEOUT_S = 60.0
+"""So is one whose join has not ended for so long. The client waits five minutes for its answer: time for members that
+are at work, and time lost when the coordinator fell silent. A static member that joins anew harms no join."""
 CLOSE_TIMEOUT_MS = 2_000
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999, which is that of Python's calendar."""
@@ -167,7 +171,7 @@ class KafkaReader:
             consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
         except Exception as error:  # its network thread may be gone; what is left must go all the same
             _log.warning("consumer_not_closed", error=repr(error))
-            consumer._client.close()
+            abandon(consumer)
 
 
 class KafkaLogReader(KafkaReader):
@@ -299,7 +303,10 @@ class KafkaGroupReader(KafkaReader):
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[Record]:
         """See `GroupReader`."""
-        return self._poll(timeout_s, max_records)
+        records = self._poll(timeout_s, max_records)
+        if records:  # only a silence is looked into, so it begins here
+            self._coordinated_at = time.monotonic()
+        return records
 
     def _patience_ms(self, consumer: Any, left_s: float) -> int:
         """Joining the group and finding its offsets happen inside a poll, and are begun anew when its time is up: so
@@ -315,14 +322,15 @@ class KafkaGroupReader(KafkaReader):
         return PATIENT_POLL_MS
 
     def _ask_for_a_sign_of_life(self, consumer: Any) -> None:
-        """After a broker was killed, kafka-python may look for the group's coordinator for ever, and read nothing; a
-        new consumer finds it."""
-        now = time.monotonic()
-        if not consumer._coordinator.coordinator_unknown():
+        """After a broker was killed, kafka-python may look for the group's coordinator for ever, and read nothing, or
+        wait long for the answer to a join; a new consumer finds it."""
+        now, joining = time.monotonic(), self._joining or KafkaJoining(consumer)
+        found = joining.has_coordinator()
+        if found and not joining.is_under_way():
             self._coordinated_at = now
-        elif now - self._coordinated_at > COORDINATOR_TIMEOUT_S:
+        elif now - self._coordinated_at > (patience_s := JOIN_TIMEOUT_S if found else COORDINATOR_TIMEOUT_S):
             raise Unavailable(
-                f"Nobody has coordinated the group {self._group} for {COORDINATOR_TIMEOUT_S:g} s.",
+                f"Nobody has coordinated the group {self._group} for {patience_s:g} s.",
                 reason="NO_COORDINATOR",
                 retry_after=1.0,
             )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from kafka.coordinator.base import BaseCoordinator
 from kafka.future import Future
+from kafka.net.manager import KafkaConnectionManager
+from kafka.protocol.consumer import JoinGroupRequest
 from kafka.record.default_records import DefaultRecordBatch
 
 from services.embedded.brokers import Broker
@@ -127,6 +130,36 @@ def test_a_member_that_looks_for_its_coordinator_in_vain_is_given_up(
         while time.monotonic() < deadline:
             assert lost.poll(0.5) == []
     assert caught.value.reason == "NO_COORDINATOR"
+    lost.close()
+    monkeypatch.undo()
+    found = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    assert [record.value[:2] for record in read_count(found, 1, patient=True)] == [b"1:"]
+    found.close()
+    bus.close()
+
+
+def test_a_member_whose_coordinator_falls_silent_in_a_join_is_given_up(
+    bus_settings: BusSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python gives the answer to a join five minutes."""
+    send, silent = KafkaConnectionManager.send, []
+
+    def unanswered(manager: Any, request: Any, *args: Any, **options: Any) -> Future:
+        if isinstance(request, JoinGroupRequest):
+            silent.append(request)
+            return Future()
+        return send(manager, request, *args, **options)
+
+    monkeypatch.setattr(kafka_readers, "JOIN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(KafkaConnectionManager, "send", unanswered)
+    bus = bus_with_topics(bus_settings, [SPREAD])
+    bus.publisher("writer").send(event(1)).result(timeout=60)
+    lost = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
+    deadline = time.monotonic() + 30
+    with pytest.raises(Unavailable) as caught:
+        while time.monotonic() < deadline:
+            assert lost.poll(0.5) == []
+    assert (caught.value.reason, len(silent)) == ("NO_COORDINATOR", 1)
     lost.close()
     monkeypatch.undo()
     found = bus.group_reader(group="g", member_id="member-0", topic=TOPIC)
