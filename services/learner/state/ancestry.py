@@ -29,9 +29,9 @@ def lineage(connection: Connection, version: str) -> list[str]:
         row.version: row.parent_version
         for row in connection.execute(select(releases.c.version, releases.c.parent_version))
     }
-    line: list[str] = []
+    line: dict[str, None] = {}
     current = version
     while current and current not in line:
-        line.append(current)
+        line[current] = None
         current = parents.get(current, "")
-    return line
+    return list(line)

@@ -42,12 +42,13 @@ def move(connection: Connection, rollout_ids: Iterable[str], *where: ColumnEleme
 def switch_lineage(connection: Connection, from_version: str, to_version: str) -> None:
     """States of releases and experiences for a live lineage that ends in `to_version` instead of `from_version`."""
     before, after = lineage(connection, from_version), lineage(connection, to_version)
-    left = [version for version in before if version not in after]
-    entered = [version for version in after if version not in before]
+    kept = set(before).intersection(after)
+    left = [version for version in before if version not in kept]
+    entered = [version for version in after if version not in kept]
     _set_state(connection, left, ReleaseState.ROLLED_BACK)
     _set_state(connection, entered, ReleaseState.PUBLISHED)
-    kept = _used_by(connection, after)
-    move(connection, _used_by(connection, left) - kept, experiences.c.state == "used", **_OPEN)
+    given_back = _used_by(connection, left) - _used_by(connection, after)
+    move(connection, given_back, experiences.c.state == "used", **_OPEN)
     move(connection, _used_by(connection, entered), experiences.c.state != "quarantined", **_USED)
     _reopen_too_old(connection, after[:REOPENED_VERSIONS])
 
