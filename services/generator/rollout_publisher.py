@@ -23,6 +23,8 @@ from services.shared.telemetry.metrics import Metrics
 
 BATCH: Final = 100
 RETRY_S: Final = 0.5
+MOST_REFUSED: Final = 1_000
+"""So many that Kafka will never take stay on disk, the newest."""
 _log = get_logger()
 
 
@@ -102,6 +104,7 @@ class RolloutPublisher:
             except InvalidInput as error:
                 _log.error("rollout_refused", rollout_id=rollout_id, reason=error.reason, message=error.message)
                 await asyncio.to_thread(self._queue.put, rollout_id, event, refused_reason=error.reason)
+                await self._note_refused()
                 return
             except (TimeoutError, Busy, Unavailable) as error:
                 self._note_away(error)
@@ -120,6 +123,7 @@ class RolloutPublisher:
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sent)), self._ack_timeout_s)
 
     async def _drain_loop(self) -> None:
+        await self._note_refused()
         while True:
             await self._queued.wait()
             self._queued.clear()
@@ -144,6 +148,8 @@ class RolloutPublisher:
                 raise result
         await asyncio.to_thread(self._note_sent, done)
         self._note_count()
+        if any(isinstance(result, InvalidInput) for result in results):
+            await self._note_refused()
         if done and (self._away or not self._keeps):
             _log.info("rollouts_drained", sent=len(done), waiting=self._queue.count)
         return all(result is None or isinstance(result, InvalidInput) for result in results)
@@ -166,6 +172,12 @@ class RolloutPublisher:
 
     def _note_count(self) -> None:
         self._metrics.set("thumbloop_generator_queued_rollouts", self._queue.count)
+
+    async def _note_refused(self) -> None:
+        """Bounds what Kafka will never take, and tells how much it is."""
+        if let_go := await asyncio.to_thread(self._queue.remove_refused_beyond, MOST_REFUSED):
+            _log.warning("refused_rollouts_let_go", rollouts=let_go, most_refused=MOST_REFUSED)
+        self._metrics.set("thumbloop_generator_refused_rollouts", await asyncio.to_thread(self._queue.count_refused))
 
     def _answered(self, sent: Future[Record]) -> None:
         """On the publisher's thread. Takes a late failure, which was answered by the time-out already."""

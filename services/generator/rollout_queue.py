@@ -32,9 +32,11 @@ _LATER_COLUMNS = {
 }
 _WAITS = "refused_reason = '' AND kept_for = ''"
 _KEPT = "refused_reason = '' AND kept_for <> ''"
+_REFUSED = "refused_reason <> ''"
 _INDEXES = (
     f"CREATE INDEX IF NOT EXISTS rollouts_waiting ON rollouts (position) WHERE {_WAITS}",
     f"CREATE INDEX IF NOT EXISTS rollouts_kept ON rollouts (position) WHERE {_KEPT}",
+    f"CREATE INDEX IF NOT EXISTS rollouts_refused ON rollouts (position) WHERE {_REFUSED}",
 )
 
 
@@ -97,6 +99,11 @@ class RolloutQueue:
         with self._lock:
             return self._read_count(_KEPT)
 
+    def count_refused(self) -> int:
+        """Rollouts that Kafka will never take."""
+        with self._lock:
+            return self._read_count(_REFUSED)
+
     def put(self, rollout_id: str, event: bytes, *, refused_reason: str = "") -> None:
         """Adds an event; the same id again changes nothing. One with a reason is on disk, and waits for nothing."""
         with self._written():
@@ -150,12 +157,11 @@ class RolloutQueue:
 
     def remove_kept_beyond(self, most: int) -> int:
         """Lets the oldest of the kept go until `most` are left; how many."""
-        with self._written():
-            return self._db.execute(
-                "DELETE FROM rollouts WHERE position IN "
-                f"(SELECT position FROM rollouts WHERE {_KEPT} ORDER BY position DESC LIMIT -1 OFFSET ?)",
-                (most,),
-            ).rowcount
+        return self._remove_beyond(most, _KEPT)
+
+    def remove_refused_beyond(self, most: int) -> int:
+        """Lets the oldest of the refused go until `most` are left; how many."""
+        return self._remove_beyond(most, _REFUSED)
 
     def remove(self, rollout_ids: Sequence[str]) -> None:
         """They are safe elsewhere."""
@@ -191,7 +197,7 @@ class RolloutQueue:
             raise Busy("somebody reads the queue's file, whose log still holds what was deleted.")
 
     def refuse(self, rollout_id: str, reason: str) -> None:
-        """Kafka will never take it; it stays on disk for a person to look at."""
+        """Kafka will never take it; it stays on disk for a person to look at, see `remove_refused_beyond`."""
         with self._written():
             self._db.execute("UPDATE rollouts SET refused_reason = ? WHERE rollout_id = ?", (reason, rollout_id))
 
@@ -212,6 +218,14 @@ class RolloutQueue:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             self._count = self._read_count(_WAITS)
+
+    def _remove_beyond(self, most: int, which: str) -> int:
+        with self._written():
+            return self._db.execute(
+                "DELETE FROM rollouts WHERE position IN "
+                f"(SELECT position FROM rollouts WHERE {which} ORDER BY position DESC LIMIT -1 OFFSET ?)",
+                (most,),
+            ).rowcount
 
     def _prepare(self) -> None:
         self._db.execute(_SCHEMA)

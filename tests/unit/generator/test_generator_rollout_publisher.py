@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from services.generator import rollout_publisher
 from services.generator.rollout_publisher import RolloutPublisher
 from services.generator.rollout_queue import RolloutQueue
 from services.shared.bus.interface import OutgoingEvent, Record
@@ -176,3 +178,33 @@ async def test_a_disk_that_fails_does_not_hide_that_kafka_is_back(
 
 def event(name: str) -> bytes:
     return encode_rollout(make_rollout(name, tenant="acme"))
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_what_kafka_refuses_is_counted_and_bounded(
+    queue: RolloutQueue, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
+    monkeypatch.setattr(rollout_publisher, "MOST_REFUSED", 2)
+    for name in ("a", "b"):
+        queue.put(name, b"event", refused_reason="TOO_LARGE")
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=60.0, keeps=keeps)
+
+    def told() -> float | None:
+        return publisher._metrics.value("thumbloop_generator_refused_rollouts")
+
+    publisher.start()
+    await until(lambda: told() == 2, what="what an earlier run left is told")
+    recording = asyncio.create_task(publisher.record("c", event("c")))
+    await until(lambda: len(kafka.sent) == 1, what="it is handed over")
+    queue.put("d", b"event", refused_reason="TOO_LARGE")
+    with capture_logs() as lines:
+        kafka.sent[0][1].set_exception(InvalidInput("too large for the topic", reason="TOO_LARGE"))
+        await recording
+        await until(
+            lambda: any(line["event"] == "refused_rollouts_let_go" for line in lines), what="the oldest are let go"
+        )
+    assert [line["rollouts"] for line in lines if line["event"] == "refused_rollouts_let_go"] == [2]
+    await until(lambda: told() == 2, what="as many as may stay")
+    assert queue.count_refused() == 2
+    await publisher.stop()

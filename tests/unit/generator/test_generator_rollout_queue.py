@@ -153,3 +153,22 @@ def test_what_is_deleted_is_not_called_gone_while_somebody_reads_the_file(tmp_pa
 
 def on_disk(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_of_what_was_refused_the_newest_stay(tmp_path: Path) -> None:
+    with closing(RolloutQueue(tmp_path / "rollouts.db")) as queue:
+        for name in ("a", "b", "c"):
+            queue.put(name, b"event", refused_reason="TOO_LARGE")
+        queue.put("waits", b"event")
+        queue.put("d", b"event")
+        queue.refuse("d", "TOO_LARGE")
+        assert queue.count_refused() == 4
+        assert queue.remove_refused_beyond(2) == 2
+        assert queue.remove_refused_beyond(2) == 0
+        assert (queue.count_refused(), queue.count) == (2, 1)
+    with closing(sqlite3.connect(tmp_path / "rollouts.db")) as file:
+        assert [name for (name,) in file.execute("SELECT rollout_id FROM rollouts ORDER BY position")] == [
+            "c",
+            "waits",
+            "d",
+        ]

@@ -58,6 +58,16 @@ SPECS = (
         operator="Grows: the learner or `reward` is away. Past `generator.rollout_queue_max` the oldest are let go.",
     ),
     MetricSpec(
+        name="thumbloop_generator_refused_rollouts",
+        kind="gauge",
+        unit="rollouts",
+        rooms=_ROOMS,
+        help="Rollouts that Kafka will never take; the newest 1,000 stay on this replica's disk.",
+        operator="Above 0: the log line `rollout_refused` says why; mend that (often the topic's `max.message.bytes`). "
+        "They train nothing and lie in `rollouts.db` with a `refused_reason`; with the generator stopped, they can be "
+        "deleted there.",
+    ),
+    MetricSpec(
         name="thumbloop_generator_rollouts_resent_total",
         kind="counter",
         unit="rollouts",
