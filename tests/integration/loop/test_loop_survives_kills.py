@@ -11,7 +11,7 @@ in the published lineage; after each kill new policies were released.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: S
 
 async def kill_and_go_on(loop: Supervisor, room: str, probe: LearnerProbe, journal: Journal) -> None:
     """One kill; returns when the room is ready again and the loop has released a policy since."""
-    releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
+    releases, thumbs = await released_so_far(probe.published), journal.counts.thumbs_acknowledged
     loop.kill(room)
     await eventually(lambda: loop.restarts()[room] >= 1, within_s=60, what=f"{room} is started again")
     await eventually(lambda: loop.is_ready(room), within_s=60, what=f"{room} is ready again")
@@ -67,8 +67,27 @@ async def kill_broker_and_go_on(loop: Supervisor, probe: LearnerProbe, journal: 
     """The same with the broker, which no room notices by ending."""
     loop.kill_broker()
     await eventually(lambda: loop.restarts()["broker"] >= 1, within_s=60, what="the broker is started again")
-    releases, thumbs = probe.published(), journal.counts.thumbs_acknowledged
+    releases, thumbs = await released_so_far(probe.published), journal.counts.thumbs_acknowledged
     await goes_on(probe, journal, releases, thumbs, "broker")
+
+
+async def released_so_far(published: Callable[[], int]) -> int:
+    """How many policies there are. A learner that does not answer just now is asked again: 0, its silence, would let
+    any policy pass for a new one, and from release 0 on there is always one.
+    """
+    answers: list[int] = []
+
+    def answered() -> bool:
+        answers.append(published())
+        return answers[-1] > 0
+
+    await eventually(answered, within_s=60, what="an answer of the learner")
+    return answers[-1]
+
+
+async def test_a_learner_that_does_not_answer_is_asked_again() -> None:
+    answers = iter([0, 0, 7, 8])
+    assert await released_so_far(lambda: next(answers)) == 7
 
 
 async def goes_on(probe: LearnerProbe, journal: Journal, releases: int, thumbs: int, killed: str) -> None:
