@@ -28,14 +28,22 @@ def test_later_threads_have_it() -> None:
 
 
 def test_a_system_that_forbids_it_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbid(*_: object) -> None:
+    asked: list[object] = []
+
+    def forbid(_process: int, policy: int, _param: object) -> None:
+        asked.append(policy)
         raise PermissionError
 
+    monkeypatch.setattr(os, "SCHED_BATCH", 3, raising=False)
+    monkeypatch.setattr(os, "sched_param", int, raising=False)
     monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
     scheduling.let_threads_finish_their_turns()
+    assert asked == [3]
 
 
-def test_a_system_without_it_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_it_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
     monkeypatch.delattr(os, "SCHED_BATCH", raising=False)
-    monkeypatch.delattr(os, "sched_setscheduler", raising=False)
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *policy: asked.append(policy), raising=False)
     scheduling.let_threads_finish_their_turns()
+    assert asked == []
