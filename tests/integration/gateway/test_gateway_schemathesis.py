@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class RealValues:
 
     def __init__(self, loops: list[dict[str, Any]], feedback_id: str) -> None:
         self._turns: Iterator[bool] = cycle([True, False])
+        self._numbers = count()
+        """Each feedback id is sent twice: again, or for another statement."""
         self._loops = loops
         self._feedback_id = feedback_id
 
@@ -70,6 +72,10 @@ class RealValues:
             for name, loop in (("token", self._loops[0]), ("rejected_token", self._loops[1])):
                 if isinstance(case.body.get(name), str) and case.body[name]:
                     case.body[name] = loop["feedback_token"]
+            if isinstance(case.body.get("rollout_id"), str):
+                case.body["rollout_id"] = self._loops[0]["rollout_id"]
+            if isinstance(case.body.get("feedback_id"), str) and case.body["feedback_id"].isalnum():
+                case.body["feedback_id"] = f"mine-{next(self._numbers) // 2}"
             if isinstance(case.body.get("model"), str):
                 case.body["model"] = "thumbloop"
         if case.path == "/v1/feedback/{feedback_id}":
