@@ -18,7 +18,7 @@ from services.learner.state.candidates import SqlCandidates
 from services.learner.state.claims import SqlExperienceStore
 from services.learner.state.fencing import LEADER
 from services.learner.state.release_commits import Origin, ReleaseCommits
-from services.shared.bus.interface import Bus
+from services.shared.bus.interface import Bus, Record
 from services.shared.contracts.feedback import encode_feedback
 from services.shared.contracts.rollouts import encode_rollout
 from services.shared.contracts.scores import encode_score
@@ -137,14 +137,13 @@ class LearnerStore:
         )
 
 
-def append_fact(log: SmallLog, fact: Fact) -> None:
+def append_fact(log: SmallLog, fact: Fact) -> Record:
     """Puts a fact where its owner would publish it."""
     if isinstance(fact, Rollout):
-        log.append(ROLLOUTS, fact.rollout_id, encode_rollout(fact))
-    elif isinstance(fact, Score):
-        log.append(SCORES, fact.rollout_id, encode_score(fact))
-    else:
-        log.append(FEEDBACK, fact.rollout_id, encode_feedback(fact))
+        return log.append(ROLLOUTS, fact.rollout_id, encode_rollout(fact))
+    if isinstance(fact, Score):
+        return log.append(SCORES, fact.rollout_id, encode_score(fact))
+    return log.append(FEEDBACK, fact.rollout_id, encode_feedback(fact))
 
 
 def make_ingest(

@@ -12,7 +12,7 @@ from services.learner.ingest.store_rollouts import store_rollouts
 from services.learner.state.dump import canonical_dump, dump_digest
 from services.learner.state.rows import rollout_from_row
 from services.shared.contracts.rollouts import decode_rollout, encode_rollout
-from services.shared.domain.feedback import Comment, Comparison, Edit, FeedbackKind, Rating
+from services.shared.domain.feedback import Comment, Comparison, Edit, FeedbackKind, Rating, Thumb
 from services.shared.domain.rollout import Rollout
 from services.shared.store.database import Database
 from services.shared.store.tables import rollouts
@@ -32,7 +32,10 @@ def history() -> list[Fact]:
         facts.append(make_thumb(f"f{number}", rollout=rollout.rollout_id, up=number % 2 == 0, seconds=number))
     facts.append(make_score(make_rollout("r1"), mean=0.25, seconds=8, event="scored-again"))
     facts.append(make_thumb("f1b", rollout="r1", up=False, seconds=50))
+    facts.append(make_thumb("f1c", rollout="r1", up=True, seconds=50))  # the same revision: the digest decides
     facts.append(make_feedback("f2b", rollout="r2", retracted=True, seconds=60))
+    facts.append(make_feedback("f2c", rollout="r2", retracted=True, seconds=60))  # the same in all: the id decides
+    facts.append(make_feedback("f2d", rollout="r2", body=Thumb(up=True), seconds=60))
     facts.append(make_feedback("f3r", rollout="r3", body=Rating(stars=4)))
     facts.append(make_feedback("f3c", rollout="r3", body=Comparison(rejected_rollout_id="r4")))
     facts.append(make_feedback("f4e", rollout="r4", body=Edit(text="Better so."), rater="rater-2"))
