@@ -58,8 +58,7 @@ class Load:
         """Publishes so many chats, and waits for what became of each event."""
         sent: list[tuple[Fact, Future[Record]]] = []
         for _ in range(chats):
-            self.number += 1
-            sent += [(fact, publisher.send(event_of(fact))) for fact in chat(f"{prefix}{self.number:06}")]
+            sent += [(fact, publisher.send(event_of(fact))) for fact in chat(self.next_name(prefix))]
         for fact, future in sent:
             try:
                 self.records.append(future.result(timeout=ACK_TIMEOUT_S))
@@ -67,6 +66,11 @@ class Load:
                 self.refused += 1
             else:
                 self.acknowledged.append(fact)
+
+    def next_name(self, prefix: str = "c") -> str:
+        """Of the next chat."""
+        self.number += 1
+        return f"{prefix}{self.number:06}"
 
     def ids(self, kind: type[Rollout] | type[Score] | type[Feedback]) -> set[str]:
         """Of the acknowledged facts of a kind."""

@@ -1,20 +1,23 @@
-"""The log changes under a running ingest: partitions are added, the broker is killed, records are removed.
+"""The log changes under a running ingest: partitions are added, the broker is killed, records pass their retention.
 
 Plan: ingest runs in its thread (leases of two seconds) on a node of Apache Kafka, under a steady load. (1) The topics
-get twice as many partitions. (2) The broker gets SIGKILL and is started again. (3) Unread records of a partition are
-deleted, as retention does it.
+get twice as many partitions. (2) The broker gets SIGKILL and is started again. (3) Kafka
+deletes what is older than the page of `feedback` lets it be: one ingest has read it, another was behind.
 Pass: (1) the new partitions are read within a few rounds, and nothing is lost; (2) everything acknowledged is in the
-store, once, and ingest never stopped; (3) ingest stops, and its word names the partition, the offsets and what to do.
+store, once, and ingest never stopped; (3) the one behind stops, and its word names the partition, the
+offsets and what to do; the one ahead has all, and reads on what comes next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from services.learner.ingest.decoding import TOPICS
 from services.learner.ingest.feedback_gauges import FeedbackGauges
@@ -24,7 +27,7 @@ from services.learner.ingest.reporting import Reporting
 from services.learner.state.dump import canonical_dump
 from services.shared.bus import open_bus
 from services.shared.bus.interface import Bus, Place
-from services.shared.contracts.topics import FEEDBACK, load_topic_pages
+from services.shared.contracts.topics import FEEDBACK, KEPT_FOR_EVER, load_topic_pages
 from services.shared.domain.errors import Corrupt
 from services.shared.ids import utc_now
 from services.shared.settings.model import BusSettings
@@ -32,7 +35,7 @@ from services.shared.store.database import Database
 from services.shared.telemetry.metrics import Metrics
 from tests.support.brokers import bus_with_topics
 from tests.support.facts import DEPLOYMENT
-from tests.support.ingest_load import Load, missing, read_from, steady_load
+from tests.support.ingest_load import ACK_TIMEOUT_S, Load, chat, event_of, missing, read_from, steady_load
 from tests.support.learner_store import ManualClock, ingest_facts, open_test_database
 from tests.support.patience import eventually
 from tests.support.secured_kafka import SecuredKafka
@@ -144,19 +147,58 @@ def test_a_killed_broker_loses_nothing_that_it_acknowledged(kafka: SecuredKafka,
     assert ingest.failure is None
 
 
-def test_records_removed_before_they_were_read_stop_it(plain: BusSettings, bus: Bus, database: Database) -> None:
-    publisher, load = bus.publisher("before"), Load()
-    load.send(publisher, 20)
-    with running_ingest(bus, database):
-        eventually(lambda: not missing(database, load), within_s=30)
-    load.send(publisher, 20)
-    place = next(record.place for record in load.records[60:] if record.place.topic == FEEDBACK)
-    unread, end = read_from(database)[place], bus.log_reader("ends").end_offsets([place])[place]
-    with administration(plain) as admin:
-        admin.delete_records({TopicPartition(plain.topic_prefix + place.topic, place.partition): end})
-    with running_ingest(bus, database) as ingest:
-        eventually(lambda: ingest.failure is not None, within_s=30, what="ingest stops")
-    assert isinstance(ingest.failure, Corrupt)
-    word = f"feedback[{place.partition}]: offsets {unread} to {end - 1} are gone and had not been read"
-    assert word in ingest.failure.message and "`ingest_offsets`" in ingest.failure.message
-    assert read_from(database)[place] == unread
+def test_what_passes_its_retention_unread_stops_who_is_behind_alone(
+    plain: BusSettings, bus: Bus, database: Database, tmp_path: Path
+) -> None:
+    retain_feedback(plain, KEPT_FOR_EVER)
+    behind, load = open_test_database(tmp_path, "behind.db"), Load()
+    send_long_ago(plain, load, 20)
+    for store in (behind, database):
+        with running_ingest(bus, store):
+            eventually(lambda store=store: not missing(store, load), within_s=60)  # type: ignore[misc]
+    send_long_ago(plain, load, 20)
+    with running_ingest(bus, database) as ahead:
+        eventually(lambda: not missing(database, load), within_s=60)
+        reader = bus.log_reader("ends")
+        places = reader.places(FEEDBACK)
+        ends, unread = reader.end_offsets(places), read_from(behind)
+        retain_feedback(plain, load_topic_pages()[FEEDBACK].retention_ms)
+        eventually(lambda: reader.beginning_offsets(places) == ends, within_s=60, what="retention")
+        load.send(bus.publisher("after"), 20)
+        eventually(lambda: not missing(database, load), within_s=60)
+    assert ahead.failure is None
+    with running_ingest(bus, behind) as late:
+        eventually(lambda: late.failure is not None, within_s=60, what="the one behind stops")
+    assert isinstance(late.failure, Corrupt)
+    words = [
+        f"feedback[{place.partition}]: offsets {unread[place]} to {ends[place] - 1} are gone and had not been read"
+        for place in places
+        if unread[place] < ends[place]
+    ]
+    assert any(word in late.failure.message for word in words), late.failure.message
+    assert "`ingest_offsets`" in late.failure.message
+    assert {place: read_from(behind)[place] for place in places} == {place: unread[place] for place in places}
+    behind.close()
+
+
+def send_long_ago(settings: BusSettings, load: Load, chats: int) -> None:
+    """Chats whose thumbs are older than the page of their topic lets them be; the rest is of now."""
+    then = utc_now() - timedelta(milliseconds=load_topic_pages()[FEEDBACK].retention_ms) - timedelta(hours=1)
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap_servers, acks="all")
+    sent = []
+    for fact in (fact for _ in range(chats) for fact in chat(load.next_name())):
+        event = event_of(fact)
+        when = int((then if event.topic == FEEDBACK else utc_now()).timestamp() * 1000)
+        name = settings.topic_prefix + event.topic
+        sent.append((fact, producer.send(name, event.value, event.key.encode(), timestamp_ms=when)))
+    for fact, future in sent:
+        future.get(timeout=ACK_TIMEOUT_S)
+        load.acknowledged.append(fact)
+    producer.close()
+
+
+def retain_feedback(settings: BusSettings, retention_ms: int) -> None:
+    """The topic's retention from now on."""
+    configs = {"retention.ms": str(retention_ms)}
+    with administration(settings) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.topic_prefix + FEEDBACK, configs)])
