@@ -20,6 +20,8 @@ from services.shared.settings.model import BusSettings
 START_TIMEOUT_S = 60.0
 ACK_TIMEOUT_S = 30.0
 """A broker that is there acknowledges in the end, however busy the machine is."""
+TOLD_WITHIN_S = 2 * ACK_TIMEOUT_S
+"""By then a bus of that patience has told what became of an event, either way."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,16 @@ from services.embedded.ports import is_free
 from services.shared.bus.interface import OutgoingEvent
 from services.shared.settings.model import BusSettings
 from tests.contract.bus.conftest import SPREAD
-from tests.support.brokers import bus_with_topics
+from tests.support.brokers import ACK_TIMEOUT_S, TOLD_WITHIN_S, bus_with_topics
 from tests.support.reading import assign_all, read_count
 
 
 def test_a_broker_keeps_its_data_over_restarts_and_leaves_nothing_behind(own_broker: Broker) -> None:
-    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers)
+    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, ack_timeout_s=ACK_TIMEOUT_S)
     bus = bus_with_topics(settings, [SPREAD])
     publisher = bus.publisher("writer")
     for number in range(20):
-        publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"kept")).result(timeout=10)
+        publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"kept")).result(timeout=TOLD_WITHIN_S)
     first = bus.log_reader("first")
     cluster_id = first.cluster_id()
     bus.close()
@@ -43,11 +43,11 @@ def test_a_broker_keeps_its_data_over_restarts_and_leaves_nothing_behind(own_bro
 
 def test_a_killed_broker_serves_again_what_it_still_has(own_broker: Broker) -> None:
     """Apache Kafka loses nothing that it acknowledged; the embedded broker may lose its tail, and only that."""
-    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers)
+    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, ack_timeout_s=ACK_TIMEOUT_S)
     bus = bus_with_topics(settings, [SPREAD])
     publisher = bus.publisher("writer")
     events = [OutgoingEvent(topic=SPREAD.name, key="one", value=str(number).encode()) for number in range(200)]
-    acknowledged = [future.result(timeout=20) for future in [publisher.send(event) for event in events]]
+    acknowledged = [future.result(timeout=TOLD_WITHIN_S) for future in [publisher.send(event) for event in events]]
     own_broker.kill()
     own_broker.start(60)
     bus.close()

@@ -16,6 +16,7 @@ from services.shared.bus.partitioning import partition_of
 from services.shared.contracts.topics import dead_letter_topic
 from services.shared.domain.errors import Corrupt, InvalidInput, Unavailable
 from tests.contract.bus.conftest import MAX_EVENT_BYTES, SPREAD
+from tests.support.brokers import TOLD_WITHIN_S
 from tests.support.reading import assign_all, read_count
 
 TOPIC = SPREAD.name
@@ -28,7 +29,7 @@ def event(key: str, number: int = 0) -> OutgoingEvent:
 def publish_all(bus: Bus, count: int, keys: int = 7) -> list[Record]:
     publisher = bus.publisher("writer")
     futures = [publisher.send(event(f"key-{number % keys}", number)) for number in range(count)]
-    records = [future.result(timeout=20) for future in futures]
+    records = [future.result(timeout=TOLD_WITHIN_S) for future in futures]
     publisher.close(5)
     return records
 
@@ -177,11 +178,11 @@ def test_too_large_an_event_is_refused_and_harms_no_other(bus: Bus) -> None:
     large = OutgoingEvent(topic=TOPIC, key="large", value=b"x" * (MAX_EVENT_BYTES + 1))
     first, refused, second = (publisher.send(each) for each in (event("a"), large, event("b")))
     with pytest.raises(InvalidInput) as caught:
-        refused.result(timeout=10)
+        refused.result(timeout=TOLD_WITHIN_S)
     assert caught.value.reason == "EVENT_TOO_LARGE"
-    assert (first.result(timeout=10).key, second.result(timeout=10).key) == ("a", "b")
+    assert (first.result(timeout=TOLD_WITHIN_S).key, second.result(timeout=TOLD_WITHIN_S).key) == ("a", "b")
     fits = publisher.send(OutgoingEvent(topic=TOPIC, key="fits", value=b"x" * MAX_EVENT_BYTES))
-    assert len(fits.result(timeout=10).value) == MAX_EVENT_BYTES
+    assert len(fits.result(timeout=TOLD_WITHIN_S).value) == MAX_EVENT_BYTES
     publisher.close(5)
 
 
@@ -192,7 +193,7 @@ def test_many_threads_share_a_publisher(bus: Bus) -> None:
 
     def write(thread: int) -> None:
         futures = [publisher.send(event(f"thread-{thread}", number)) for number in range(50)]
-        records = [future.result(timeout=20) for future in futures]
+        records = [future.result(timeout=TOLD_WITHIN_S) for future in futures]
         with lock:
             written.extend(records)
 
@@ -234,7 +235,7 @@ def test_an_unknown_topic_is_told_to_publishers(bus: Bus, request: pytest.Fixtur
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     publisher = bus.publisher("writer")
     with pytest.raises(Unavailable):
-        publisher.send(OutgoingEvent(topic="never-made", key="k", value=b"v")).result(timeout=10)
+        publisher.send(OutgoingEvent(topic="never-made", key="k", value=b"v")).result(timeout=TOLD_WITHIN_S)
     publisher.close(5)
 
 
@@ -264,7 +265,7 @@ def test_offsets_of_a_group_without_members_can_be_written(bus: Bus) -> None:
     """As ingest mirrors how far it is; a reader that joins the group later begins there."""
     publisher = bus.publisher("writer")
     records = [
-        publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"x")).result(timeout=10)
+        publisher.send(OutgoingEvent(topic=SPREAD.name, key=str(number), value=b"x")).result(timeout=TOLD_WITHIN_S)
         for number in range(12)
     ]
     offsets = bus.group_offsets("watched")
@@ -274,7 +275,7 @@ def test_offsets_of_a_group_without_members_can_be_written(bus: Bus) -> None:
     offsets.commit(ends)
     offsets.close()
     offsets.close()
-    later = publisher.send(OutgoingEvent(topic=SPREAD.name, key="later", value=b"x")).result(timeout=10)
+    later = publisher.send(OutgoingEvent(topic=SPREAD.name, key="later", value=b"x")).result(timeout=TOLD_WITHIN_S)
     member = bus.group_reader(group="watched", member_id="m", topic=SPREAD.name)
     assert [(record.place, record.offset) for record in read_count(member, 1)] == [(later.place, later.offset)]
     assert len(records) == 12
@@ -284,7 +285,7 @@ def test_a_log_keeps_its_incarnation(bus: Bus) -> None:
     reader = bus.log_reader("reader")
     places = reader.places(SPREAD.name)
     before = reader.incarnations(places)
-    bus.publisher("writer").send(OutgoingEvent(topic=SPREAD.name, key="k", value=b"x")).result(timeout=10)
+    bus.publisher("writer").send(OutgoingEvent(topic=SPREAD.name, key="k", value=b"x")).result(timeout=TOLD_WITHIN_S)
     assert set(before) == set(places) and reader.incarnations(reader.places(SPREAD.name)) == before
 
 

@@ -16,14 +16,16 @@ from services.shared.settings.model import BusSettings
 from services.shared.store.database import Database
 from services.shared.store.tables import rollouts
 from tests.integration.learner.test_learner_ingest_broker import make_real_ingest, publish, to_event
-from tests.support.brokers import bus_with_topics
+from tests.support.brokers import ACK_TIMEOUT_S, bus_with_topics
 from tests.support.facts import make_rollout
 from tests.support.patience import eventually
 
 
 @pytest.mark.kafka
 def test_ingest_waits_out_a_broker_restart(own_broker: Broker, database: Database) -> None:
-    settings = BusSettings(bootstrap_servers=own_broker.bootstrap_servers, embedded=own_broker.embedded)
+    settings = BusSettings(
+        bootstrap_servers=own_broker.bootstrap_servers, embedded=own_broker.embedded, ack_timeout_s=ACK_TIMEOUT_S
+    )
     bus = bus_with_topics(settings, load_topic_pages().values())
     ingest, failures = make_real_ingest(bus, database, settings)
 

@@ -27,6 +27,7 @@ from services.shared.ids import utc_now
 from services.shared.settings.model import BusSettings
 from services.shared.store.database import Database
 from services.shared.store.tables import feedback, ingest_offsets, rollouts, scores
+from tests.support.brokers import TOLD_WITHIN_S
 from tests.support.facts import DEPLOYMENT, make_rollout, make_score, make_thumb
 from tests.support.learner_store import Fact, ManualClock, ingest_facts, open_test_database
 from tests.support.patience import eventually
@@ -60,7 +61,7 @@ def to_event(fact: Fact) -> OutgoingEvent:
 def publish(bus: Bus, events: Sequence[OutgoingEvent]) -> None:
     publisher = bus.publisher("test")
     for acknowledged in [publisher.send(event) for event in events]:
-        acknowledged.result(timeout=30)
+        acknowledged.result(timeout=TOLD_WITHIN_S)
     publisher.close(5)
 
 

@@ -31,6 +31,7 @@ from services.shared.ids import new_id, utc_now
 from services.shared.secrets import KeyUse, load_or_create
 from services.shared.settings.model import BusSettings
 from tests.support.access import credential_of
+from tests.support.brokers import ACK_TIMEOUT_S, TOLD_WITHIN_S
 from tests.support.loop import eventually
 
 REPLICAS = ["gateway-0", "generator-0", "learner", "reward-0"]
@@ -54,7 +55,7 @@ async def test_a_person_is_forgotten_everywhere(scripted_loop: Supervisor) -> No
         ids = [state.json()["feedback_id"] for state in said]
         for feedback_id, answer in zip(ids, (hers, his), strict=True):
             await eventually(partial(joined, plan.page_url, feedback_id, answer), within_s=60, what="thumbs are joined")
-        bus = open_bus(BusSettings(bootstrap_servers=plan.bootstrap_servers))
+        bus = open_bus(BusSettings(bootstrap_servers=plan.bootstrap_servers, ack_timeout_s=ACK_TIMEOUT_S))
         try:
             others = await asyncio.to_thread(leave_dead_letters, bus, alice)
             assert (await control.delete("/v1/users/alice")).status_code == 401
@@ -137,7 +138,7 @@ def leave_dead_letters(bus: Bus, alice: str) -> set[bytes]:
         event = OutgoingEvent(
             topic=dead_letter_topic(FEEDBACK), key="k", value=value, headers={"dlq-reason": b"NOT_PROTOBUF"}
         )
-        publisher.send(event).result(10)
+        publisher.send(event).result(TOLD_WITHIN_S)
     publisher.close(5)
     return others
 
