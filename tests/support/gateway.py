@@ -22,7 +22,16 @@ from services.embedded.ports import free_ports
 from services.gateway.main import serve
 from services.shared.access import AccessSnapshot, LiveKey
 from services.shared.access.wire import snapshot_to_proto
-from services.shared.bus.interface import GroupOffsets, GroupReader, LogReader, OutgoingEvent, Place, Publisher, Record
+from services.shared.bus.interface import (
+    Bus,
+    GroupOffsets,
+    GroupReader,
+    LogReader,
+    OutgoingEvent,
+    Place,
+    Publisher,
+    Record,
+)
 from services.shared.bus.memory import MemoryBus
 from services.shared.contracts.feedback import decode_feedback
 from services.shared.contracts.topics import CONTROLS, TopicPage, load_topic_pages
@@ -274,12 +283,17 @@ class GatewayHarness:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, *, access: Mapping[str, Any] | None = None, keys: Iterable[LiveKey] | None = (), **room: Any
+    folder: Path,
+    *,
+    access: Mapping[str, Any] | None = None,
+    keys: Iterable[LiveKey] | None = (),
+    log: Bus | None = None,
+    **room: Any,
 ) -> AsyncIterator[GatewayHarness]:
     """Everything up and the gateway ready; everything gone afterwards.
 
     `room` overrides gateway settings, `access` those of access (default: everyone may chat); the learner has `keys`
-    (None: it does not say).
+    (None: it does not say). `log` takes the place of the harness's bus.
     """
     generator, learner, bus = TestGenerator(), TestLearner(), TestBus()  # type: ignore[abstract]  # answers what the gateway asks
     generator_server, generator_port = await start_generator(generator)
@@ -303,7 +317,7 @@ async def running_gateway(
         }
     )
     stop = asyncio.Event()
-    served = asyncio.create_task(serve(settings, bus, stop))
+    served = asyncio.create_task(serve(settings, log or bus, stop))
     url = f"http://127.0.0.1:{port}"
     try:
         async with (
