@@ -173,7 +173,7 @@ def list_policies(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     data_dir: DeploymentOption = None,
 ) -> None:
-    """Releases, newest first: state, thumbs, KL, what they were trained on."""
+    """Releases, newest first: state, rollouts, reward, KL, thumbs up, what the gate said."""
     from services.cli.policies import print_releases
 
     with clear_errors():
