@@ -1,21 +1,16 @@
-"""The killer: who dies, in which order, by seeded dice; when, by the loop's own progress."""
+"""The killer: it runs through strikes that are planned beforehand; when each falls, the loop's own progress says."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.benchmarks.chaos.blows import KILL, BlowLog
-from tests.benchmarks.chaos.world import BROKER, VICTIMS, World
+from tests.benchmarks.chaos.world import BROKER, World
 
 POLL_S = 0.1
-HASTY = 0.2
-"""Share of kills that do not wait until the loop has recovered from the one before."""
-FLOOR_OF_HUNDRED = 15
-"""Of a hundred kills each victim gets at least so many."""
 
 
 class Stalled(Exception):
@@ -24,12 +19,15 @@ class Stalled(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Strike:
-    """One kill. `pause_s`: between the loop's going on and the kill; `away_s`: how long a broker stays dead."""
+    """One kill. `pause_s`: between the loop's going on, or the kill if it is `hasty`, and the next; `away_s`: how long
+    a broker stays dead. `until_spooled`: it is killed when all are up, and stays dead until feedback went to a disk.
+    """
 
     victim: str
     pause_s: float
     away_s: float
     hasty: bool
+    until_spooled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,7 @@ class Progress:
     """What clients and store have seen so far."""
 
     acknowledged: int
+    spooled: int
     published: int
     trained: int
 
@@ -48,21 +47,6 @@ class Pace:
     acknowledgements: int = 5
     release_every: int = 5
     stall_s: float = 120.0
-
-
-def plan_strikes(kills: int, seed: int, victims: Sequence[str] = VICTIMS) -> list[Strike]:
-    """The same seed gives the same strikes; every victim has its share."""
-    dice = random.Random(f"{seed}/strikes")
-    floor = min(kills // len(victims), kills * FLOOR_OF_HUNDRED // 100)
-    order = [*victims] * floor
-    order += [dice.choice(victims) for _ in range(kills - len(order))]
-    dice.shuffle(order)
-    return [
-        Strike(
-            victim=victim, pause_s=dice.uniform(0.0, 1.5), away_s=dice.uniform(0.2, 5.0), hasty=dice.random() < HASTY
-        )
-        for victim in order
-    ]
 
 
 class Killer:
@@ -91,8 +75,10 @@ class Killer:
         """Returns when all have hit, and all that was hit is up again. Raises Stalled."""
         try:
             for number, strike in enumerate(self._strikes, start=1):
+                if strike.until_spooled:
+                    await asyncio.gather(*self._aftermaths.values())
                 before = await asyncio.to_thread(self._progress)
-                await self._hit(strike)
+                await self._hit(strike, before)
                 if not strike.hasty:
                     await self._go_on(strike, before, released=number % self._pace.release_every == 0)
                 await asyncio.sleep(strike.pause_s)
@@ -102,7 +88,7 @@ class Killer:
                 task.cancel()
             await asyncio.gather(*self._aftermaths.values(), return_exceptions=True)
 
-    async def _hit(self, strike: Strike) -> None:
+    async def _hit(self, strike: Strike, before: Progress) -> None:
         """One that is dead still is killed once it lives."""
         deadline = self._now() + self._pace.stall_s
         while not await asyncio.to_thread(self._world.kill, strike.victim):
@@ -110,7 +96,7 @@ class Killer:
         self.done += 1
         self._log.note(KILL, strike.victim, at=self._now())
         await self._forget_aftermath(strike.victim)
-        self._aftermaths[strike.victim] = asyncio.create_task(self._aftermath(strike))
+        self._aftermaths[strike.victim] = asyncio.create_task(self._aftermath(strike, before))
 
     async def _forget_aftermath(self, victim: str) -> None:
         """Whoever is killed again while it starts is up when the later one is. A broker starts to the end first."""
@@ -120,11 +106,13 @@ class Killer:
                 former.cancel()
             await asyncio.gather(former, return_exceptions=True)
 
-    async def _aftermath(self, strike: Strike) -> None:
+    async def _aftermath(self, strike: Strike, before: Progress) -> None:
         """Until the victim is up again."""
         deadline = self._now() + self._pace.stall_s
         if strike.victim == BROKER:
             await asyncio.sleep(strike.away_s)
+            while strike.until_spooled and (await asyncio.to_thread(self._progress)).spooled <= before.spooled:
+                await self._breathe(deadline, "nothing was spooled while the broker was away")
             await asyncio.to_thread(self._world.restart_broker)
         while not await asyncio.to_thread(self._world.is_up, strike.victim):
             await self._breathe(deadline, f"{strike.victim} is not up again")

@@ -29,6 +29,8 @@ class TcpProxy:
         self._latency_s = 0.0
         self._cut = False
         self._links: set[asyncio.StreamWriter] = set()
+        self.carried = 0
+        """Connections so far that reached the server."""
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -104,6 +106,7 @@ class TcpProxy:
             await self._pass_time()
             server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
             self._links.add(to_server)
+            self.carried += 1
             await asyncio.gather(self._pump(client, to_server), self._pump(server, to_client))
         except OSError:
             pass  # Either end went away; the other learns it by its own connection's end.

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.benchmarks.chaos.blows import Blow, BlowLog
 from tests.benchmarks.chaos.fates import Fates
 from tests.benchmarks.chaos.journal import read_journals
 from tests.benchmarks.chaos.killer import Killer, Pace, Progress, Stalled, Strike
+from tests.benchmarks.chaos.links import KAFKA
 from tests.benchmarks.chaos.load import Load, LoadSettings
+from tests.benchmarks.chaos.logs import Repairs, read_repairs
+from tests.benchmarks.chaos.orphans import explains_orphan
 from tests.benchmarks.chaos.statements import Ledger
 from tests.benchmarks.chaos.store_view import StoreView, read_store, read_totals
-from tests.benchmarks.chaos.verdict import Verdict, explains_orphan, judge
+from tests.benchmarks.chaos.verdict import Verdict, judge
 from tests.benchmarks.chaos.weather import Weather
 from tests.benchmarks.chaos.world import World, WorldSettings
 
 POLL_S = 0.25
 LAST_WORDS = 3
 """A client may have so many statements to send, with patience for each, when it is asked to stop."""
-NOTHING = Progress(acknowledged=0, published=0, trained=0)
+NOTHING = Progress(acknowledged=0, spooled=0, published=0, trained=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +61,24 @@ class Outcome:
     blows: list[Blow]
     verdict: Verdict
     exit_codes: dict[str, int]
+    """Of the rooms, by name, when all was over and they were asked to end."""
     stalled: str
     seconds: float
+    repairs: Repairs = field(default_factory=Repairs)
+    """Of what the broker had lost."""
+    carried: Mapping[str, int] = field(default_factory=dict)
+    """Connections by proxied link: one without any was never under test."""
 
     @property
     def violations(self) -> list[str]:
         """Everything that must not be; empty: the promise held."""
-        return [*self.verdict.violations, *([f"stalled: {self.stalled}"] if self.stalled else [])]
+        stalled = [f"stalled: {self.stalled}"] if self.stalled else []
+        return [*self.verdict.violations, *stalled, *(f"did not drain: {line}" for line in self.failed_drains)]
+
+    @property
+    def failed_drains(self) -> list[str]:
+        """Rooms that did not end in good order."""
+        return [f"{room} ended with {code}" for room, code in self.exit_codes.items() if code != 0]
 
 
 def _quiet(line: str) -> None:
@@ -77,6 +92,7 @@ class ChaosRun:
         self, settings: RunSettings, data_dir: Path, report: Callable[[str], None] = lambda line: None
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir = data_dir
         self._settings = settings
         self._world = World(settings.world, data_dir, report)
         self._load = Load(url=self._world.plan.page_url, folder=data_dir / "clients", settings=settings.load)
@@ -106,9 +122,14 @@ class ChaosRun:
         """Of clients and store. While the store cannot be read, what was known of it last."""
         with contextlib.suppress(sqlite3.Error):
             totals = read_totals(self._world.store_path)
-            self._last = Progress(acknowledged=0, published=totals.published, trained=totals.trained)
-        heard = sum(len(told.acknowledged) for told in list(self._load.ledger.statements.values()))
-        return Progress(acknowledged=heard, published=self._last.published, trained=self._last.trained)
+            self._last = replace(NOTHING, published=totals.published, trained=totals.trained)
+        told = list(self._load.ledger.statements.values())
+        return Progress(
+            acknowledged=sum(len(one.acknowledged) for one in told),
+            spooled=self._load.ledger.spooled(),
+            published=self._last.published,
+            trained=self._last.trained,
+        )
 
     async def run(self) -> Outcome:
         """Raises Misconfigured, Unavailable where the world does not even start."""
@@ -123,7 +144,8 @@ class ChaosRun:
         finally:
             self._phase = "stopping"
             codes = await asyncio.to_thread(self._world.stop)
-        ledger, store = read_journals(self._load.journals), read_store(self._world.store_path)
+        ledger = read_journals(self._load.journals)
+        store = read_store(self._world.store_path, self._world.checkpoints_path)
         return Outcome(
             ledger=ledger,
             store=store,
@@ -133,6 +155,8 @@ class ChaosRun:
             exit_codes=codes,
             stalled=stalled,
             seconds=time.monotonic() - self._began,
+            repairs=read_repairs(self._world.plan.log_path(room) for room in self._world.plan.rooms),
+            carried=self._world.carried(),
         )
 
     async def _hit(self) -> None:
@@ -178,19 +202,32 @@ class ChaosRun:
 
     @asynccontextmanager
     async def _stormy(self) -> AsyncIterator[None]:
-        """Network faults, where there is a proxy to make them."""
-        if not self._settings.weather or self._world.proxy is None:
-            yield
-            return
-        weather = Weather(
-            proxy=self._world.proxy, log=self._log, seed=self._settings.seed, calm_s=self._settings.calm_s
-        )
-        storms = asyncio.create_task(weather.run())
+        """Network faults, where there are proxies to make them: one at a time to Kafka, one between rooms."""
+        storms = [asyncio.create_task(weather.run()) for weather in self._weathers()]
         try:
             yield
         finally:
-            storms.cancel()
-            await asyncio.gather(storms, return_exceptions=True)
+            for storm in storms:
+                storm.cancel()
+            await asyncio.gather(*storms, return_exceptions=True)
+
+    def _weathers(self) -> list[Weather]:
+        if not self._settings.weather:
+            return []
+        proxied = {
+            "weather": {} if self._world.proxy is None else {KAFKA: self._world.proxy},
+            "links": {} if self._world.links is None else self._world.links.proxies,
+        }
+        return [
+            Weather(
+                proxies=proxies,
+                log=self._log,
+                dice=random.Random(f"{self._settings.seed}/{name}"),
+                calm_s=self._settings.calm_s,
+            )
+            for name, proxies in proxied.items()
+            if proxies
+        ]
 
     async def _until(self, condition: Callable[[Progress], bool]) -> None:
         """The bound is `within_s`, around it all."""

@@ -132,7 +132,8 @@ class Ledger:
 
     def spooled(self) -> int:
         """Statements that were acknowledged from the gateway's own disk at least once."""
-        return sum(any(one.state == "spooled" for one in told.acknowledged) for told in self.statements.values())
+        every = list(self.statements.values())  # another thread may ask while clients speak
+        return sum(any(one.state == "spooled" for one in told.acknowledged) for told in every)
 
 
 def by_slot(told: Iterable[Told]) -> dict[Slot, list[Told]]:

@@ -1,4 +1,6 @@
-"""What the learner's store holds, read with SQL of our own: the verdict trusts no query of the services."""
+"""What the learner's store and its checkpoints hold, read with code of our own: the verdict trusts no query of the
+services.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,14 @@ class FeedbackRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy release, with the batch that it says it was trained on."""
+    """A policy release, with the rollouts that it was trained on: as its candidate says, and as its manifest does."""
 
     version: str
     parent_version: str
     published: bool
     batch: tuple[str, ...]
+    manifest: tuple[str, ...] | None
+    """None: there is none on disk that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +72,8 @@ class Totals:
 NAMES = "rollout_id, rater_id, kind, feedback_id, revision, retracted, digest"
 
 
-def read_store(path: Path) -> StoreView:
-    """Everything. Raises sqlite3.Error."""
+def read_store(path: Path, checkpoints: Path) -> StoreView:
+    """Everything. `checkpoints`: the folder that releases lie below. Raises sqlite3.Error."""
     with _opened(path) as database:
         batches = {
             version: tuple(json.loads(rollout_ids))
@@ -81,10 +85,15 @@ def read_store(path: Path) -> StoreView:
             rollouts=frozenset(row[0] for row in database.execute("SELECT rollout_id FROM rollouts")),
             policies=[
                 Policy(
-                    version=version, parent_version=parent, published=bool(published), batch=batches.get(version, ())
+                    version=version,
+                    parent_version=parent,
+                    published=bool(published),
+                    batch=batches.get(version, ()),
+                    manifest=_manifest_ids(checkpoints / place / "manifest.json"),
                 )
-                for version, parent, published in database.execute(
-                    "SELECT version, parent_version, publish_time IS NOT NULL FROM releases WHERE kind = 'policy'"
+                for version, parent, published, place in database.execute(
+                    "SELECT version, parent_version, publish_time IS NOT NULL, checkpoint_path FROM releases"
+                    " WHERE kind = 'policy'"
                 )
             ],
             policy_uses=list(
@@ -112,6 +121,13 @@ def read_totals(path: Path) -> Totals:
                 " WHERE uses.kind = 'policy' AND releases.publish_time IS NOT NULL",
             ),
         )
+
+
+def _manifest_ids(path: Path) -> tuple[str, ...] | None:
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["rollout_ids"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _feedback_rows(database: sqlite3.Connection, table: str) -> list[FeedbackRow]:

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.benchmarks.chaos.blows import KILL, Blow
+from tests.benchmarks.chaos.blows import Blow
+from tests.benchmarks.chaos.lineage import find_lineage_differences, find_trained_twice
+from tests.benchmarks.chaos.orphans import explains_orphan
 from tests.benchmarks.chaos.statements import Answer, Ledger, Told
-from tests.benchmarks.chaos.store_view import FeedbackRow, Policy, StoreView
+from tests.benchmarks.chaos.store_view import FeedbackRow, StoreView
 
 FINAL = frozenset({"joined", "late", "superseded", "retracted", "orphaned", "quarantined", "rejected"})
-EXPLAINS_ORPHANS = "generator"
-"""Whose death may take along the rollout of an answer that broke off; a whole one ends when its rollout is safe."""
-NEAR_S = 10.0
-"""A kill explains an orphan when it fell between the question and so long after the answer's end."""
+FINDINGS = ("lost", "counted_twice", "trained_twice", "lineage_differs", "unresolved", "orphans_unexplained")
+"""The verdict's lists of what must not be."""
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,7 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     counted_twice: list[str] = field(default_factory=list)
     trained_twice: list[str] = field(default_factory=list)
+    lineage_differs: list[str] = field(default_factory=list)
     unresolved: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     """Each beside the kill that explains it."""
@@ -38,7 +39,7 @@ class Verdict:
     def violations(self) -> list[str]:
         """Every line that must not be there."""
         found: list[str] = []
-        for name in ("lost", "counted_twice", "trained_twice", "unresolved", "orphans_unexplained"):
+        for name in FINDINGS:
             found += [f"{name}: {line}" for line in getattr(self, name)]
         return found
 
@@ -49,6 +50,7 @@ def judge(ledger: Ledger, store: StoreView, states: Mapping[str, str], blows: Se
         lost=find_lost(ledger, store),
         counted_twice=find_counted_twice(ledger, store),
         trained_twice=find_trained_twice(store),
+        lineage_differs=find_lineage_differences(store),
     )
     for told in ledger.acknowledged:
         feedback_id, rollout_id = told.statement.feedback_id, told.statement.rollout_id
@@ -86,45 +88,6 @@ def find_counted_twice(ledger: Ledger, store: StoreView) -> list[str]:
         if times > 1:
             found.append(f"{feedback_id} was used {times} times for {version}")
     return found
-
-
-def find_trained_twice(store: StoreView) -> list[str]:
-    """Experiences that stand more than once in the line of a published policy, or twice in one batch."""
-    policies = {policy.version: policy for policy in store.policies}
-    used: dict[str, list[str]] = {}
-    for version, rollout_id in store.policy_uses:
-        used.setdefault(version, []).append(rollout_id)
-    found: dict[str, str] = {}
-    for policy in published_line(store.policies):
-        doubles = [rollout_id for rollout_id, times in Counter(policy.batch).items() if times > 1]
-        found |= {rollout_id: f"{rollout_id} twice in the batch of {policy.version}" for rollout_id in doubles}
-        seen: dict[str, str] = {}
-        for version in _ancestry(policy.version, policies):
-            for rollout_id in used.get(version, ()):
-                if rollout_id in seen:
-                    found[rollout_id] = f"{rollout_id} in {seen[rollout_id]} and in {version}"
-                seen[rollout_id] = version
-    return sorted(found.values())
-
-
-def published_line(policies: Iterable[Policy]) -> list[Policy]:
-    """Policies that were announced."""
-    return [policy for policy in policies if policy.published]
-
-
-def experiences_trained(store: StoreView) -> int:
-    """Distinct rollouts in batches of published policies."""
-    published = {policy.version for policy in published_line(store.policies)}
-    return len({rollout_id for version, rollout_id in store.policy_uses if version in published})
-
-
-def explains_orphan(answer: Answer, blows: Iterable[Blow]) -> Blow | None:
-    """The kill that may have taken along the answer's rollout. None: it must not be lost."""
-    if answer.complete:
-        return None
-    kills = [blow for blow in blows if blow.what == KILL and blow.target == EXPLAINS_ORPHANS]
-    near = [kill for kill in kills if answer.asked_at <= kill.at <= answer.ended_at + NEAR_S]
-    return min(near, key=lambda one: abs(one.at - answer.ended_at), default=None)
 
 
 def _explain(verdict: Verdict, feedback_id: str, answer: Answer, blows: Sequence[Blow]) -> None:
@@ -170,14 +133,6 @@ def _wrong_slots(store: StoreView) -> list[str]:
         elif held[0] != winner:
             found.append(f"the slot {slot} is held by {held[0].feedback_id}, and {winner.feedback_id} wins")
     return found
-
-
-def _ancestry(version: str, policies: Mapping[str, Policy]) -> list[str]:
-    line: list[str] = []
-    while version in policies and version not in line:
-        line.append(version)
-        version = policies[version].parent_version
-    return line
 
 
 def _by_id(rows: Iterable[FeedbackRow]) -> dict[str, list[FeedbackRow]]:

@@ -1,4 +1,4 @@
-"""The world that is hit: broker, proxy before it, and the four services under their supervisor."""
+"""The world that is hit: broker, proxies on the links, and the four services under their supervisor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from services.embedded.brokers import ApacheBroker, Broker, EmbeddedBroker
 from services.embedded.plan import ROOMS, EmbeddedPlan, Overrides, choose_ports
 from services.embedded.ports import free_port
 from services.embedded.supervisor import Supervisor
+from tests.benchmarks.chaos.links import KAFKA, ProxiedLinks
 from tests.benchmarks.chaos.proxy import TcpProxy
 from tests.support.tiny_model import build_tiny_model
 
@@ -56,12 +57,13 @@ class WorldSettings:
     """`model`: scripted (no torch) or tiny (a real Llama of random weights, trained with PPO).
 
     `commands` are command lines other than `thumbloop ROOM`. Apache Kafka is reached through the proxy; the embedded
-    broker, which advertises its own address, directly.
+    broker, which advertises its own address, directly. `grpc_proxies`: rooms reach one another through proxies, too.
     """
 
     broker: str = "apache"
     model: str = "scripted"
     orphan_after_s: float = 6.0
+    grpc_proxies: bool = False
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -98,6 +100,7 @@ class World:
             )
         else:
             self.broker = EmbeddedBroker(port=ports["kafka"], data_dir=data_dir / "broker")
+        self.links = ProxiedLinks(ports) if settings.grpc_proxies else None
         self.plan = EmbeddedPlan(
             data_dir=data_dir,
             ports=ports,
@@ -112,12 +115,26 @@ class World:
         """The learner's SQLite file."""
         return self.data_dir / "store.db"
 
+    @property
+    def checkpoints_path(self) -> Path:
+        """Folder of the releases."""
+        return self.data_dir / "checkpoints"
+
+    def carried(self) -> dict[str, int]:
+        """Connections that each proxied link has carried, by its name."""
+        proxies = {} if self.links is None else dict(self.links.proxies)
+        if self.proxy is not None:
+            proxies[KAFKA] = self.proxy
+        return {name: proxy.carried for name, proxy in proxies.items()}
+
     def start(self) -> None:
         """Returns when everything is ready. Raises Misconfigured, Unavailable."""
         if self.settings.model == "tiny":
             build_tiny_model(self.data_dir / "model")
         if self.proxy is not None:
             self.proxy.start()
+        if self.links is not None:
+            self.links.start()
         self.broker.start(START_TIMEOUT_S)
         self.supervisor.start(ready_timeout_s=START_TIMEOUT_S)
 
@@ -127,6 +144,8 @@ class World:
             return self.supervisor.stop()
         finally:
             self.broker.stop()
+            if self.links is not None:
+                self.links.stop()
             if self.proxy is not None:
                 self.proxy.stop()
 
@@ -166,13 +185,15 @@ class World:
     def _overrides(self) -> Overrides:
         settings = self.settings
         own: dict[str, Mapping[str, object]] = {
+            "deployment": {"log_json": True},
             "bus": {"embedded": settings.broker != "apache"},
             "learner": {"orphan_after_s": settings.orphan_after_s},
         }
+        by_proxies: Overrides = {} if self.links is None else self.links.overrides
         if settings.model == "tiny":
             own["model"] = {"path": str((self.data_dir / "model").resolve())}
-            return merged(SHARED, own)
-        return merged(SHARED, SCRIPTED, own)
+            return merged(SHARED, own, by_proxies)
+        return merged(SHARED, SCRIPTED, own, by_proxies)
 
 
 def merged(*layers: Overrides) -> Overrides:

@@ -66,3 +66,4 @@ async def test_the_network_is_whole_slow_cut_and_reset(proxied: tuple[TcpProxy, 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     assert await heard() == WORD
     writer.close()
+    assert proxy.carried == 2

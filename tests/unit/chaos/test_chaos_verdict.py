@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks.chaos.blows import KILL, Blow
+from tests.benchmarks.chaos.links import ANSWERS_COME_BY, KAFKA
 from tests.benchmarks.chaos.statements import Acknowledged, Answer, Ledger, Statement, Told
 from tests.benchmarks.chaos.store_view import FeedbackRow, Policy, StoreView
 from tests.benchmarks.chaos.verdict import Verdict, judge
@@ -151,7 +152,7 @@ def test_feedback_used_twice_for_one_reward_model_is_seen() -> None:
 
 
 def policy(version: str, parent: str, *batch: str, published: bool = True) -> Policy:
-    return Policy(version=version, parent_version=parent, published=published, batch=batch)
+    return Policy(version=version, parent_version=parent, published=published, batch=batch, manifest=batch)
 
 
 def trained(*policies: Policy) -> StoreView:
@@ -178,6 +179,47 @@ def test_branches_and_refused_candidates_may_share_experiences() -> None:
     assert verdict(store=branches).trained_twice == []
 
 
+LINE = trained(policy("p0", ""), policy("p1", "p0", "a", "b"), policy("p2", "p1", "c"))
+P0, P1, P2 = LINE.policies
+
+
+def test_a_line_of_which_all_say_the_same_is_clean() -> None:
+    assert verdict(store=LINE).violations == []
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param(replace(LINE, policies=[P0, P1, replace(P2, batch=("c", "a"))]), id="the candidate"),
+        pytest.param(replace(LINE, policies=[P0, P1, replace(P2, manifest=("c", "a"))]), id="the manifest"),
+        pytest.param(replace(LINE, policy_uses=[*LINE.policy_uses, ("p2", "a")]), id="uses"),
+    ],
+)
+def test_whoever_says_that_it_was_trained_again_is_heard_and_contradicted(store: StoreView) -> None:
+    found = verdict(store=store)
+    assert (len(found.trained_twice), bool(found.lineage_differs)) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param(replace(LINE, policy_uses=LINE.policy_uses[1:]), id="a use is missing"),
+        pytest.param(replace(LINE, policies=[P0, replace(P1, batch=("a",)), P2]), id="the candidate knows less"),
+        pytest.param(replace(LINE, policies=[P0, replace(P1, manifest=("a",)), P2]), id="the manifest knows less"),
+        pytest.param(replace(LINE, policies=[P0, replace(P1, manifest=None), P2]), id="no manifest"),
+    ],
+)
+def test_tellings_of_one_policy_that_differ_are_a_violation(store: StoreView) -> None:
+    found = verdict(store=store)
+    assert found.lineage_differs
+    assert found.trained_twice == []
+    assert found.violations
+
+
+def test_a_manifest_that_names_one_twice_was_trained_twice() -> None:
+    assert verdict(store=replace(LINE, policies=[P0, P1, replace(P2, manifest=("c", "c"))])).trained_twice
+
+
 @pytest.mark.parametrize("state", ["", "accepted", "spooled", "waiting"])
 def test_a_state_that_is_not_final_is_unresolved(state: str) -> None:
     assert len(verdict(states={"f1": "superseded", "f2": state}).unresolved) == 1
@@ -197,6 +239,24 @@ def test_an_orphan_stands_beside_the_kill_that_explains_it() -> None:
 @pytest.mark.parametrize("blows", [(), (kill("learner", 101.0),), (kill("generator", 99.0),), (kill("broker", 101.5),)])
 def test_an_orphan_without_such_a_kill_is_unexplained(blows: tuple[Blow, ...]) -> None:
     assert len(verdict(BROKEN_OFF, states=ORPHANED, blows=blows).orphans_unexplained) == 1
+
+
+def test_a_kill_after_the_rollout_must_be_safe_explains_nothing() -> None:
+    """The answer ended at 101; the generator had two seconds for Kafka, then its disk."""
+    near, late = kill("generator", 103.9), kill("generator", 104.1)
+    assert verdict(BROKEN_OFF, states=ORPHANED, blows=(near,)).orphans_unexplained == []
+    assert len(verdict(BROKEN_OFF, states=ORPHANED, blows=(late,)).orphans_unexplained) == 1
+
+
+def test_behind_a_cut_link_the_generator_learns_later_that_nobody_listens() -> None:
+    cut = Blow(what="cut", target=ANSWERS_COME_BY, at=100.5, until=102.0)
+    elsewhere, healed_before = replace(cut, target=KAFKA), replace(cut, until=100.9)
+    late = kill("generator", 104.9)
+    assert verdict(BROKEN_OFF, states=ORPHANED, blows=(cut, late)).orphans_unexplained == []
+    for other in (elsewhere, healed_before):
+        assert len(verdict(BROKEN_OFF, states=ORPHANED, blows=(other, late)).orphans_unexplained) == 1
+    later = kill("generator", 105.1)
+    assert len(verdict(BROKEN_OFF, states=ORPHANED, blows=(cut, later)).orphans_unexplained) == 1
 
 
 def test_no_kill_explains_the_orphan_of_a_whole_answer() -> None:
