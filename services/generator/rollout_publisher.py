@@ -120,7 +120,9 @@ class RolloutPublisher:
         # The event may still arrive after the time-out: it is not called back, and arriving twice does no harm.
         self._unanswered[sent] = rollout_id
         sent.add_done_callback(self._answered)
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sent)), self._ack_timeout_s)
+        answer = asyncio.wrap_future(sent)
+        answer.add_done_callback(_take_failure)
+        await asyncio.wait_for(asyncio.shield(answer), self._ack_timeout_s)
 
     async def _drain_loop(self) -> None:
         await self._note_refused()
@@ -184,6 +186,12 @@ class RolloutPublisher:
         self._unanswered.pop(sent, None)
         with contextlib.suppress(BaseException):
             sent.exception()
+
+
+def _take_failure(answer: asyncio.Future[Record]) -> None:
+    """One that comes after the time-out is nobody's any more, and would be logged as never retrieved."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _tenant_of(event: bytes) -> str:

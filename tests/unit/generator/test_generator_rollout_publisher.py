@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -76,6 +77,21 @@ async def test_an_event_is_on_its_way_until_it_is_answered_not_until_its_time_ou
     (_, future), *_ = kafka.sent
     future.set_exception(Unavailable("gone"))
     assert publisher.sending == frozenset()
+
+
+async def test_a_failure_after_the_time_out_is_nobodys(queue: RolloutQueue) -> None:
+    """An outage would fill the log with futures whose exceptions nobody took."""
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    kafka = ByHand()
+    publisher = make_publisher(kafka, queue, ack_timeout_s=0.01)
+    await publisher.record("r1", event("r1"))
+    kafka.sent.pop()[1].set_exception(Unavailable("Kafka is away"))
+    assert not publisher.sending
+    for _ in range(10):  # turns in which the loop hears it
+        await asyncio.sleep(0)
+    gc.collect()
+    assert unhandled == []
 
 
 async def test_a_batch_from_the_disk_is_on_its_way_from_its_reading_on(queue: RolloutQueue) -> None:
