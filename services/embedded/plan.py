@@ -17,14 +17,15 @@ ROOMS = ("learner", "reward", "generator", "gateway")
 DEFAULT_PORTS = {
     "gateway": 8080,
     "gateway_control": 8081,
-    "generator": 50051,
+    "generator": 8051,
     "generator_metrics": 9101,
-    "reward": 50052,
+    "reward": 8052,
     "reward_metrics": 9102,
-    "learner": 50053,
+    "learner": 8053,
     "learner_metrics": 9103,
     "kafka": 9092,
 }
+"""Below the range that Linux gives to connections: one that waits for its server could take that server's port."""
 
 Overrides = Mapping[str, Mapping[str, object]]
 """Settings by section and name; nested sections as mappings."""

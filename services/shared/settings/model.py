@@ -107,8 +107,8 @@ class GatewaySettings(Section):
     port: Port = Field(8080, description="Public HTTP.")
     control_port: Port = Field(8081, description="Control HTTP: metrics, status, events of releases.")
     replica_id: str = Field("gateway-0", min_length=1, description="Stable name of this replica; acknowledges orders.")
-    generator_address: str = Field("127.0.0.1:50051", description="gRPC of the generator.")
-    learner_address: str = Field("127.0.0.1:50053", description="gRPC of the learner.")
+    generator_address: str = Field("127.0.0.1:8051", description="gRPC of the generator.")
+    learner_address: str = Field("127.0.0.1:8053", description="gRPC of the learner.")
     request_timeout_s: Seconds = Field(120.0, description="Deadline of a chat request.")
     max_messages: int = Field(200, ge=1, description="Longest conversation, in messages.")
     max_prompt_chars: int = Field(32_000, ge=1, description="Longest conversation, in characters.")
@@ -127,10 +127,10 @@ class GeneratorSettings(Section):
     """Room `generator`."""
 
     host: str = Field("127.0.0.1", description="Address of both ports.")
-    port: Port = Field(50051, description="gRPC.")
+    port: Port = Field(8051, description="gRPC.")
     metrics_port: Port = Field(9101, description="Prometheus.")
     replica_id: str = Field("generator-0", min_length=1, description="Stable name of this replica.")
-    learner_address: str = Field("127.0.0.1:50053", description="gRPC of the learner, for acknowledgements.")
+    learner_address: str = Field("127.0.0.1:8053", description="gRPC of the learner, for acknowledgements.")
     engine: Literal["continuous-batching", "scripted"] = Field("continuous-batching", description="What draws tokens.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the served weights.")
     max_running: int = Field(16, ge=1, description="Responses drawn at a time.")
@@ -148,10 +148,10 @@ class RewardSettings(Section):
     """Room `reward`."""
 
     host: str = Field("127.0.0.1", description="Address of both ports.")
-    port: Port = Field(50052, description="gRPC.")
+    port: Port = Field(8052, description="gRPC.")
     metrics_port: Port = Field(9102, description="Prometheus.")
     replica_id: str = Field("reward-0", min_length=1, description="Stable name; also the group's static member id.")
-    learner_address: str = Field("127.0.0.1:50053", description="gRPC of the learner, for acknowledgements.")
+    learner_address: str = Field("127.0.0.1:8053", description="gRPC of the learner, for acknowledgements.")
     scorer: Literal["embedded", "scripted"] = Field("embedded", description="What gives features and log-probs.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the pass; auto: bf16 where fast.")
     max_batch: int = Field(16, ge=1, le=256, description="Rollouts a model pass.")
@@ -200,9 +200,9 @@ class LearnerSettings(Section):
     """Room `learner`."""
 
     host: str = Field("127.0.0.1", description="Address of both ports.")
-    port: Port = Field(50053, description="gRPC: control and queries.")
+    port: Port = Field(8053, description="gRPC: control and queries.")
     metrics_port: Port = Field(9103, description="Prometheus.")
-    reward_address: str = Field("127.0.0.1:50052", description="gRPC of the reward service.")
+    reward_address: str = Field("127.0.0.1:8052", description="gRPC of the reward service.")
     store_url: str = Field("", description="SQLAlchemy URL; empty: `store.db` in the data folder.")
     instance_id: str = Field("learner-0", min_length=1, description="Stable name of this process; holds leases.")
     roles: tuple[Literal["ingest", "trainer", "releaser"], ...] = Field(
