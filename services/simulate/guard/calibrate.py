@@ -20,6 +20,7 @@ import torch
 import transformers
 import typer
 
+from services.shared.precision import Precision
 from services.simulate.guard import controls
 from services.simulate.guard.sampling import sample_answers
 from services.simulate.guard.scorer import NEUTRAL_PROMPTS, GuardScorer
@@ -38,6 +39,7 @@ MOST_REPEATED_TRIGRAMS = 1
 """One repeated run is how a term comes back ("supply and demand ... supply and demand"); a loop makes more at once."""
 CONTROL_SEED = 21
 PROMPTS_PER_GENERIC_ANSWER = 12
+PRECISION: Precision = "bfloat16"
 
 Measured = list[tuple[controls.Pair, AnswerStatistics]]
 
@@ -51,7 +53,7 @@ def main(
     torch.set_num_threads(1)
     asked = _base_answers(model, "asked", ASKED_SEEDS)
     held_out = _base_answers(model, "held_out", HELD_OUT_SEEDS)
-    scorer = GuardScorer(model)
+    scorer = GuardScorer(model, precision=PRECISION)
     thresholds = derive(scorer.statistics(asked))
     measured = {kind: list(zip(pairs, scorer.statistics(pairs), strict=True)) for kind, pairs in _kinds(held_out)}
     outcomes = outcomes_of(measured, thresholds) | {
@@ -88,7 +90,9 @@ def _base_answers(model: Path, split: Split, seeds: Sequence[int]) -> list[contr
     prompts = load_prompts(split)
     pairs: list[controls.Pair] = []
     for seed in seeds:
-        answers = sample_answers(model, prompts, temperature=TEMPERATURE, new_tokens=NEW_TOKENS, seed=seed)
+        answers = sample_answers(
+            model, prompts, temperature=TEMPERATURE, new_tokens=NEW_TOKENS, seed=seed, precision=PRECISION
+        )
         pairs += zip(prompts, answers, strict=True)
     return pairs
 
@@ -121,7 +125,7 @@ def _provenance(model: Path, *, asked: int, held_out: int) -> dict[str, object]:
         "fluency_quantile": FLUENCY_QUANTILE,
         "relevance_quantile": RELEVANCE_QUANTILE,
         "neutral_prompts": NEUTRAL_PROMPTS,
-        "dtype": "bfloat16",
+        "dtype": PRECISION,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from services.shared.precision import Precision, resolve_precision
+
 
 def sample_answers(
     model_path: Path | str,
@@ -17,13 +19,13 @@ def sample_answers(
     temperature: float,
     new_tokens: int,
     seed: int,
-    dtype: torch.dtype = torch.bfloat16,
+    precision: Precision = "auto",
     batch_size: int = 64,
 ) -> list[str]:
     """One answer for each prompt, in order, by plain sampling (top-p 1, top-k off). Seeds torch's global generator."""
     torch.manual_seed(seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(model_path, padding_side="left")
-    model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=resolve_precision(precision, "cpu"))
     model.eval()
     answers: list[str] = []
     for start in range(0, len(prompts), batch_size):

@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
+from services.shared.precision import Precision, resolve_precision
 from services.simulate.guard.verdict import AnswerStatistics, repeated_trigrams
 
 NEUTRAL_PROMPTS = ("Give me some advice.", "Can I ask you a question?")
@@ -35,18 +36,18 @@ NEUTRAL_PROMPTS = ("Give me some advice.", "Can I ask you a question?")
 class GuardScorer:
     """The frozen base model, held to measure answers. Not thread-safe; one instance per process is enough.
 
-    ``dtype``: bfloat16 is twice as fast where the CPU has it and shifts the sum of 24 log-probs by 0.2 nats on average
-    and 0.9 at most (48 answers), which matters only to an answer that close to a bound. The committed bounds were made
-    with it.
+    ``precision``: bfloat16 is twice as fast where the CPU has it (elsewhere several times slower) and shifts the sum of
+    24 log-probs by 0.2 nats on average and 0.9 at most (48 answers), which matters only to an answer that close to a
+    bound. The committed bounds were made with it.
     """
 
-    def __init__(self, model_path: Path | str, *, dtype: torch.dtype = torch.bfloat16, batch_size: int = 32) -> None:
+    def __init__(self, model_path: Path | str, *, precision: Precision = "auto", batch_size: int = 32) -> None:
         path = Path(model_path).expanduser()
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"no model at {path}: convert the chat model or give its folder")
         disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=resolve_precision(precision, "cpu"))
         self._model = model.eval()
         self._batch_size = batch_size
 
