@@ -17,7 +17,8 @@ from services.embedded.process import ManagedProcess
 from services.embedded.readiness import probes
 from services.shared.domain.errors import Unavailable
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 240.0
+"""Long, for a machine that others use too. A room that dies is told at once: only one that hangs takes so long."""
 DRAIN_TIMEOUT_S = 60.0
 """Longer than any room takes to drain by itself (each ends its own waits), so that SIGKILL meets a room that hangs."""
 POLL_S = 0.2
@@ -59,7 +60,7 @@ class Supervisor:
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def start(self, *, ready_timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Raises Misconfigured (something is missing) or Unavailable (something did not become ready)."""
+        """Raises Misconfigured (something is missing) or Unavailable (something did not become ready, or `give_up`)."""
         self.plan.data_dir.mkdir(parents=True, exist_ok=True)
         if ":" not in self.plan.broker:
             self._report(f"starting the {self.plan.broker} broker")
@@ -73,6 +74,10 @@ class Supervisor:
             self._services[room] = Service(name=room, process=self._launch(room), started_at=time.monotonic())
         self._monitor.start()
         self._wait_ready(time.monotonic() + ready_timeout_s)
+
+    def give_up(self) -> None:
+        """Ends a `start` that is under way. Signal handlers may call it; `stop` is to follow."""
+        self._stopping.set()
 
     def stop(self) -> dict[str, int]:
         """Drains the rooms, last to start first, then the broker. Exit codes by name. Twice is once."""
@@ -143,7 +148,8 @@ class Supervisor:
                 if asked[room]():
                     self._report(f"{room} is ready")
                     waiting.remove(room)
-            time.sleep(POLL_S)  # health is asked, not told
+            if self._stopping.wait(POLL_S):  # health is asked, not told
+                raise Unavailable("The start was given up.")
 
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):

@@ -11,6 +11,7 @@ from rich.console import Console
 from services.embedded.chat_model import ensure_chat_model
 from services.embedded.plan import EmbeddedPlan, Overrides, choose_ports
 from services.embedded.supervisor import Supervisor
+from services.shared.domain.errors import Unavailable
 from services.shared.settings import load_settings
 
 # A person's thumbs are few: four make a new reward model worth training, and what is not rated soon will not be.
@@ -23,16 +24,24 @@ def run_up(*, broker: str, data_dir: Path) -> int:
     if not load_settings().model.path:
         with console.status("Converting the chat model (once) ..."):
             ensure_chat_model()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
     plan = EmbeddedPlan(data_dir=data_dir, ports=choose_ports(prefer_defaults=True), broker=broker, overrides=PATIENCE)
     supervisor = Supervisor(plan, lambda line: console.print(f"[dim]{line}[/]", highlight=False))
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        stop.set()
+        supervisor.give_up()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
     try:
         supervisor.start()
         _greet(console, plan)
         while not stop.wait(0.5) and supervisor.failure is None:
             pass
+    except Unavailable:
+        if not stop.is_set():
+            raise
     finally:
         supervisor.stop()
     if supervisor.failure:

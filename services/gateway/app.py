@@ -41,6 +41,7 @@ def public_app(
     app: ASGIApp = documented
     if acceptor is not None:
         app = ShortWay(app, acceptor=acceptor)
+    app = BodyLimit(app, max_bytes=max_body_bytes)
     if cors_origins:
         app = CORSMiddleware(
             app,
@@ -49,7 +50,6 @@ def public_app(
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app = BodyLimit(app, max_bytes=max_body_bytes)
     return RequestMetrics(app, metrics=metrics, monotonic=monotonic)
 
 

@@ -68,6 +68,8 @@ class RolloutConfirmer:
         self._asked_up_to = 0
         self._answers_since: float | None = None
         """None: the learner is away."""
+        self._told = ""
+        """Reason of the failure that was told last; empty once a round succeeded."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -103,8 +105,11 @@ class RolloutConfirmer:
         while True:
             try:
                 await self.round()
+                self._told = ""
             except ThumbloopError as error:
-                _log.warning("rollouts_not_confirmed", reason=error.reason, cause=error.message)
+                if self._told != error.reason:
+                    _log.warning("rollouts_not_confirmed", reason=error.reason, cause=error.message)
+                self._told = error.reason
             except Exception as error:  # what is kept here would otherwise be kept for nothing
                 _log.error("rollout_confirm_failed", exc_info=error)
             await asyncio.sleep(self._interval_s)

@@ -38,7 +38,7 @@ SMALL = {
 }
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(600)
 async def test_thumbs_become_a_served_policy(tmp_path: Path) -> None:
     ensure_chat_model()
     plan = EmbeddedPlan(data_dir=tmp_path, ports=choose_ports(prefer_defaults=False), overrides=SMALL)

@@ -63,6 +63,8 @@ class SpoolConfirmer:
         self._interval_s = interval_s
         self._resends = Resends(first_s=resend_after_s, monotonic=monotonic)
         """What is not in here and was sent is seen for the first time."""
+        self._told = ""
+        """Reason of the failure that was told last; empty once a round succeeded."""
         self._asked_up_to = 0
         self._seen: set[int] = set()
         """Positions since the pages last began with the first."""
@@ -72,8 +74,11 @@ class SpoolConfirmer:
         while True:
             try:
                 await self.round()
+                self._told = ""
             except ThumbloopError as error:
-                _log.warning("spool_not_confirmed", reason=error.reason, cause=error.message)
+                if self._told != error.reason:
+                    _log.warning("spool_not_confirmed", reason=error.reason, cause=error.message)
+                self._told = error.reason
             except Exception as error:  # feedback waits here: it must not stop being sent
                 _log.error("spool_confirm_failed", exc_info=error)
             self._spool.note()

@@ -13,6 +13,7 @@ from services.learner.releaser.outbox import mark_published
 from services.learner.service.queries import MEASURED_THUMBS, LearnerQueries
 from services.learner.service.remembered import TIMES_ITS_COST
 from services.learner.state.acknowledgements import Acknowledgements, ReleaseAcknowledgement
+from services.learner.state.features_retention import FeaturesRetention
 from services.learner.state.pausing import Pausing
 from services.learner.state.queries.feedback_fate import FeedbackFate, FeedbackFates
 from services.learner.state.queries.release_lives import Life, read_lives
@@ -34,6 +35,7 @@ from tests.support.facts import (
     reward_version,
 )
 from tests.support.learner_store import LearnerStore, ManualClock, ingest_facts
+from tests.support.retention import run_round
 
 YES = Verdict(passed=True, lines=("ok",))
 
@@ -109,6 +111,18 @@ class TestFeedbackFate:
     def test_late_is_event_time(self, learner: LearnerStore) -> None:
         ingest(learner, make_rollout(), make_thumb("f1", seconds=3601), make_thumb("f2", rater="x", seconds=3601.5))
         assert (fate(learner, "f1").state, fate(learner, "f2").state) == (FeedbackState.JOINED, FeedbackState.LATE)
+
+    def test_late_says_whether_it_still_trains(self, begun: LearnerStore) -> None:
+        begun.clock.now = at(3000)
+        retention = FeaturesRetention(begun.database, clock=begun.clock, epoch=begun.epoch, keep_s=500)
+        for name, seconds in (("old", 0), ("young", 2600)):
+            rollout = make_rollout(name, seconds=seconds)
+            ingest(begun, rollout, make_score(rollout, seconds=seconds + 1))
+        assert run_round(retention) == 2
+        ingest(begun, *(make_thumb(f"f-{name}", rollout=name, seconds=9000) for name in ("old", "young")))
+        old, young = fate(begun, "f-old"), fate(begun, "f-young")
+        assert old.state is young.state is FeedbackState.LATE
+        assert "trains nothing" in old.reason and young.reason == "it trains the reward model alone"
 
     def test_superseded_and_retracted(self, learner: LearnerStore) -> None:
         ingest(learner, make_rollout(), make_thumb("f1", seconds=2), make_thumb("f2", up=False, seconds=3))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,28 @@ def test_a_room_that_cannot_be_started_again_is_told(tmp_path: Path, monkeypatch
         begun = time.monotonic()
         supervisor.stop()
     assert time.monotonic() - begun < 30
+
+
+def test_a_start_that_is_given_up_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room lives, and is never ready."""
+    command = {"gateway": [sys.executable, "-c", "import time; time.sleep(300)"]}
+    ports = choose_ports(prefer_defaults=False)
+    plan = EmbeddedPlan(data_dir=tmp_path, ports=ports, broker="127.0.0.1:1", rooms=("gateway",), commands=command)
+    asked = threading.Event()
+
+    def is_ready() -> bool:
+        asked.set()
+        return False
+
+    monkeypatch.setattr("services.embedded.supervisor.probes", lambda ports: {"gateway": is_ready})
+    supervisor = Supervisor(plan)
+    with ThreadPoolExecutor() as pool:
+        start = pool.submit(supervisor.start, ready_timeout_s=200)
+        try:
+            assert asked.wait(20)
+            supervisor.give_up()
+            with pytest.raises(Unavailable, match="given up"):
+                start.result(timeout=20)
+        finally:
+            codes = supervisor.stop()
+    assert set(codes) == {"gateway"}

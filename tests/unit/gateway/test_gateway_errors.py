@@ -146,6 +146,18 @@ async def test_cors_by_configuration(client: httpx.AsyncClient) -> None:
     assert "access-control-allow-origin" not in refused.headers
 
 
+@pytest.mark.parametrize(
+    ("content", "status"), [(GOOD, 200), (b"{", 400), (b" " * 2001, 413), (GOOD.replace(b'"m"', b'"busy"'), 429)]
+)
+async def test_a_page_of_another_origin_may_read_whatever_is_answered(
+    client: httpx.AsyncClient, content: bytes, status: int
+) -> None:
+    answer = await client.post("/chat", content=content, headers={**JSON, "Origin": "https://app.example"})
+    assert answer.status_code == status
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert answer.headers["access-control-expose-headers"] == "Retry-After"
+
+
 @pytest.mark.parametrize("kind", STATUSES)
 def test_every_error_has_the_shape(kind: type[ThumbloopError]) -> None:
     error = error_body(kind("what to do", field="sampling.seed"))["error"]

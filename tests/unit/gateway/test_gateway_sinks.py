@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from services.gateway.feedback.sink import KafkaFeedbackSink, SpoolSearch
+from services.gateway.spool import confirmer
 from services.gateway.spool.delivery import Delivery
 from services.shared.domain.errors import Busy, Conflict, InvalidInput, ThumbloopError, Unavailable
 from services.shared.domain.feedback import FeedbackState
@@ -55,6 +58,28 @@ class TestApacheKafka:
             # Known to be away: nobody waits for it any more.
             assert await room.sink.store(make_thumb("f2", rollout=another)) is FeedbackState.SPOOLED
             assert room.log.running == {one} and names(room.spool) == ["f1", "f2"]
+
+    async def test_a_learner_that_is_away_is_told_of_once_for_each_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        monkeypatch.setattr(confirmer, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
+        async with embedded(tmp_path) as room:
+            rounds = Mock(side_effect=room.confirmer.round)
+            monkeypatch.setattr(room.confirmer, "round", rounds)
+            await room.sink.store(make_thumb("f1"))
+            task = asyncio.create_task(room.confirmer.run())
+            try:
+                for times, away in ((0, False), (1, True), (1, False), (2, True)):
+                    room.store.away = away
+                    seen = rounds.call_count
+                    async with asyncio.timeout(10):
+                        while rounds.call_count < seen + 4:
+                            await asyncio.sleep(0.01)
+                    assert told == ["spool_not_confirmed"] * times
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def test_a_disk_that_fails_is_never_a_success(self, tmp_path: Path) -> None:
         disk = FaultyDisk()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -241,11 +242,16 @@ async def test_all_have_their_turn(room: Room, monkeypatch: pytest.MonkeyPatch) 
     assert [name for _, name in room.learner.asked] == names
 
 
-async def test_the_task_goes_on_after_a_failure_and_ends_when_told(room: Room) -> None:
+async def test_the_task_goes_on_after_a_failure_tells_of_it_once_and_ends_when_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(rollout_confirmer, "_log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
     room.put("r1")
     room.learner.away = True
     room.confirmer.start()
-    await until(lambda: room.learner.refused > 1, what="it asks again")
+    await until(lambda: room.learner.refused > 2, what="it asks again")
+    assert told == ["rollouts_not_confirmed"]
     room.learner.progress = {"r1": SETTLED}
     room.learner.away = False
     await until(lambda: room.kept() == [], what="it is let go")

@@ -15,7 +15,7 @@ from services.shared.domain.events import Clock
 from services.shared.domain.feedback import FeedbackKind, FeedbackState
 from services.shared.domain.release import ReleaseKind, ReleaseState
 from services.shared.store.database import Database
-from services.shared.store.tables import experiences, feedback, feedback_slots, releases, uses
+from services.shared.store.tables import experiences, features, feedback, feedback_slots, releases, scores, uses
 
 _UNUSED = {
     FeedbackKind.RATING: "kept; the reward trainer does not use ratings yet",
@@ -113,13 +113,28 @@ class FeedbackFates:
                 return FeedbackState.ORPHANED, "its rollout never came"
             return FeedbackState.WAITING, _use(row.kind)
         if row.accept_time - end_time > self._join_window:
-            return FeedbackState.LATE, _use(row.kind) or "it trains the reward model alone"
+            return FeedbackState.LATE, _use(row.kind) or _use_of_late_thumb(connection, row)
         return FeedbackState.JOINED, _use(row.kind)
 
 
 def _use(kind: str) -> str:
     """What training does with a kind, where that is not everything."""
     return _UNUSED.get(FeedbackKind(kind), "")
+
+
+def _use_of_late_thumb(connection: Connection, row: Any) -> str:
+    """The reward model's trainer reads a thumb beside its answer's features, which come with the score."""
+    scored, has_features = (
+        connection.scalar(
+            select(table.c.rollout_id)
+            .where(table.c.rollout_id == row.rollout_id, table.c.tenant == row.tenant)
+            .limit(1)
+        )
+        for table in (scores, features)
+    )
+    if scored and not has_features:
+        return "it trains nothing: what the reward model reads of its answer is past its retention"
+    return "it trains the reward model alone"
 
 
 def _oldest_first(connection: Connection, versions: Iterable[str]) -> tuple[str, ...]:
