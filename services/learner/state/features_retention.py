@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, Table, func, select, tuple_
 
 from services.learner.state.deletion import RolloutKey, delete_each
 from services.learner.state.experience_moves import move
@@ -42,10 +42,14 @@ class _Round:
 
 
 class FeaturesRetention(RetentionRounds[_Round]):
-    """Ages are of the scores that features and log-probs came with; what is counted are rows."""
+    """Ages are of the scores that features and log-probs came with, beside the newest of them: a clock that is ahead
+    deletes nothing before its time, and without traffic nothing ages. What is counted are rows."""
 
     def _begin(self, now: datetime, thumbs_since: datetime | None) -> _Round:
-        return _Round(before=now - self._keep, thumbs_since=thumbs_since)
+        with self._database.read() as connection:
+            times = [connection.scalar(select(func.max(table.c.event_time))) for table in _TABLES]
+        newest = max((time for time in times if time), default=now)
+        return _Round(before=min(now, newest) - self._keep, thumbs_since=thumbs_since)
 
     def _is_over(self, at: _Round) -> bool:
         return at.table == len(_TABLES)

@@ -115,7 +115,7 @@ class TestFeedbackFate:
     def test_late_says_whether_it_still_trains(self, begun: LearnerStore) -> None:
         begun.clock.now = at(3000)
         retention = FeaturesRetention(begun.database, clock=begun.clock, epoch=begun.epoch, keep_s=500)
-        for name, seconds in (("old", 0), ("young", 2600)):
+        for name, seconds in (("old", 0), ("young", 2990)):
             rollout = make_rollout(name, seconds=seconds)
             ingest(begun, rollout, make_score(rollout, seconds=seconds + 1))
         assert run_round(retention) == 2

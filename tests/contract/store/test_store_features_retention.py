@@ -15,6 +15,7 @@ from services.shared.domain.feedback import Rating
 from services.shared.store.database import Database
 from services.shared.store.tables import experiences, features, reference_passes
 from tests.support.facts import (
+    at,
     make_feedback,
     make_rollout,
     make_score,
@@ -26,9 +27,13 @@ from tests.support.learner_store import LearnerStore, ManualClock, ingest_facts
 from tests.support.retention import run_round
 
 KEEP_S = 500.0
+NEWEST = "newest"
+"""Of no rollout that came: its score says that there is traffic now."""
 
 
 def retention(learner: LearnerStore, *, rated: int = 100, page: int = 3) -> FeaturesRetention:
+    now = (learner.clock() - at(0)).total_seconds()
+    ingest_facts(learner.database, learner.clock, [make_score(make_rollout(NEWEST), seconds=now)])
     return FeaturesRetention(
         learner.database, clock=learner.clock, epoch=learner.epoch, keep_s=KEEP_S, rated_examples=rated, page=page
     )
@@ -47,7 +52,7 @@ def left(database: Database) -> tuple[set[str], set[str]]:
     """Rollouts with a reference pass, and with features."""
     with database.read() as connection:
         passes, feats = (set(connection.scalars(select(table.c.rollout_id))) for table in (reference_passes, features))
-    return passes, feats
+    return passes - {NEWEST}, feats - {NEWEST}
 
 
 @pytest.fixture
@@ -70,6 +75,15 @@ def test_what_is_young_stays_and_what_is_old_goes(begun: LearnerStore, clock: Ma
     assert left(begun.database) == ({"young"}, {"young"})
 
 
+@pytest.mark.parametrize("ahead_s", [KEEP_S * 10, -KEEP_S * 10], ids=["ahead", "behind"])
+def test_a_wrong_clock_deletes_nothing_that_is_young(begun: LearnerStore, clock: ManualClock, ahead_s: float) -> None:
+    keeper = retention(begun)
+    fill(begun, "young", seconds=900)
+    clock.advance(ahead_s)
+    assert run_round(keeper) == 0
+    assert left(begun.database) == ({"young"}, {"young"})
+
+
 def test_a_claimed_experience_keeps_all_until_it_is_used(begun: LearnerStore, clock: ManualClock) -> None:
     fill(begun, "r1", "r2")
     assert claim(begun, 1) == ["r2"]
@@ -85,7 +99,7 @@ def test_an_experience_that_nobody_claimed_becomes_stale(begun: LearnerStore, cl
     run_round(retention(begun))
     assert claim(begun, 9) == []
     with begun.database.read() as connection:
-        row = connection.execute(select(experiences)).one()
+        row = connection.execute(select(experiences).where(experiences.c.rollout_id == "r1")).one()
     assert (row.state, row.stale_reason) == ("stale", PAST_RETENTION)
 
 
@@ -117,8 +131,9 @@ def test_a_turn_is_bounded_and_rounds_keep_their_distance(begun: LearnerStore, c
 
 def test_the_log_says_the_same_before_and_after(begun: LearnerStore, clock: ManualClock) -> None:
     fill(begun, "r1", "r2", rated=True)
+    keeper = retention(begun, rated=1)
     before = dump_digest(begun.database)
-    assert run_round(retention(begun, rated=1)) == 3
+    assert run_round(keeper) == 3
     assert dump_digest(begun.database) == before
 
 

@@ -125,6 +125,7 @@ def test_ingest_claims_and_commits_scan_no_table_that_grows(database: Database, 
     assert stored_feedback(database, tenant="default", references=[reference, reference]) == [True, True]
     assert stored_rollouts(database, tenant="default", rollout_ids=["r3", "r4"]) == [RolloutProgress.SETTLED] * 2
     clock.advance(10_000)
+    ingest_facts(database, clock, [make_score(make_rollout("newest"), seconds=10_000)])
     keeper = FeaturesRetention(database, clock=clock, epoch=learner.epoch, keep_s=100.0, rated_examples=5)
     assert [keeper.step() for _ in range(2)] == [20, 15]
     assert plans.scans == {}
