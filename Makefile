@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Any Apache Kafka 3.9+ distribution; the one beside the repository is for tests here.
 export KAFKA_HOME ?= $(abspath ../shared/kafka)
-# Tests run in so many processes, each with a broker and a database of its own, a file at a time.
+# Tests run in so many processes, each with a broker and a database of its own, a file at a time, in the order of their
+# folders: short unit tests come last, so that no process waits long for another's.
 WORKERS ?= 2
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Arguments for demo and up, e.g. make demo ARGS="--seed 2 --taste you"
 ARGS ?=
 
