@@ -45,11 +45,16 @@ up: setup ## Everything on this machine, for you to chat with: open the page, cl
 
 .PHONY: test
 test: setup browser ## All tests on the embedded broker, the real model and a real browser
-	@$(PYTEST) tests
+	@$(PYTEST) tests --ignore=tests/gpu
 
 .PHONY: test-kafka
 test-kafka: setup browser ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
 	@$(PYTEST) tests/contract/bus tests/integration --broker apache
+
+.PHONY: test-gpu
+test-gpu: $(VENV)/.packages ## What a GPU must do, beside the CPU; fails without one
+	@$(BIN)/pytest tests/gpu tests/contract/engines tests/integration/trainer/test_trainer_learns_tiny_model.py \
+	    --device cuda
 
 .PHONY: lint
 lint: $(VENV)/.packages ## Style, types, architecture, protos
@@ -81,6 +86,10 @@ bench-feedback: setup ## Feedback a gateway acknowledges a second, beside a bare
 .PHONY: bench-store
 bench-store: setup ## Ingest, join and claim at 100 thousand to 10 million experiences, SQLite and PostgreSQL
 	@$(BIN)/python -m tests.benchmarks.store $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: setup ## Generator, PPO update and reward scoring on the CPU and on the GPU, in one run
+	@$(BIN)/python -m tests.benchmarks.gpu $(ARGS)
 
 .PHONY: bench
 bench: bench-generator bench-feedback bench-store ## All benchmarks, one after another

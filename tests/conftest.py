@@ -1,4 +1,4 @@
-"""What all tests share: the broker of `--broker`."""
+"""What all tests share: the broker of `--broker`, the device of `--device`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,33 @@ def pytest_configure(config: pytest.Config) -> None:
     here = getattr(config, "workerinput", {"workerid": "gw0", "workercount": 1})
     number, count = int(here["workerid"].removeprefix("gw")), int(here["workercount"])
     choose_from(PORTS[number::count])
+    _check_device(str(config.getoption("--device")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--broker", default="embedded", help="embedded, apache (KAFKA_HOME), or HOST:PORT of one that runs"
     )
+    parser.addoption("--device", default="cpu", help="cpu or cuda: where engines, learner and reward model compute")
+
+
+def _check_device(device: str) -> None:
+    """A machine without the device fails."""
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise pytest.UsageError(
+            f"--device {device}: torch {torch.__version__} sees no GPU. These tests need one, and a torch built for "
+            "it: UV_TORCH_BACKEND=auto make setup"
+        )
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """The value of `--device`."""
+    return str(request.config.getoption("--device"))
 
 
 @pytest.fixture(scope="session")

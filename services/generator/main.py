@@ -41,6 +41,7 @@ from services.shared.rpc import RpcServer, open_sync_channel
 from services.shared.settings import Settings
 from services.shared.telemetry.log import configure, get_logger
 from services.shared.telemetry.metrics import Metrics
+from services.shared.torch_process import prepare_torch
 
 _log = get_logger()
 _WATCH_S = 0.2
@@ -119,12 +120,10 @@ def make_engine(settings: Settings) -> tuple[Engine, ChatTokenizer]:
             context_tokens=generator.context_tokens,
         )
         return engine, ScriptedTokenizer()
-    import torch
-
     from services.generator.engines.continuous_batching import ContinuousBatchingEngine
     from services.generator.prompt import HuggingFaceTokenizer
 
-    torch.set_num_threads(1)
+    prepare_torch()
     folder = resolve_model(settings.model)
     return (
         ContinuousBatchingEngine(

@@ -44,6 +44,7 @@ from services.shared.rpc import RpcServer, open_sync_channel
 from services.shared.settings import Settings
 from services.shared.telemetry.log import configure, get_logger
 from services.shared.telemetry.metrics import Metrics
+from services.shared.torch_process import prepare_torch
 
 _log = get_logger()
 _WATCH_S = 0.2
@@ -97,12 +98,10 @@ def make_base(settings: Settings) -> BaseModel:
     """The base model that the settings ask for. torch is imported only where it is needed."""
     if settings.reward.scorer == "scripted":
         return ScriptedBase()
-    import torch
-
     from services.reward.base_pass import BasePass
     from services.shared.checkpoints import base_model_digest
 
-    torch.set_num_threads(1)
+    prepare_torch()
     folder = resolve_model(settings.model)
     return BasePass.from_directory(
         folder,

@@ -10,8 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def write_figures(name: str, figures: Mapping[str, float], aims: Mapping[str, str], *, seconds: float) -> Path:
-    """Writes and returns the file."""
+def write_figures(
+    name: str,
+    figures: Mapping[str, float],
+    aims: Mapping[str, str],
+    *,
+    seconds: float,
+    machine: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes and returns the file. `machine`: what else the figures depend on."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=10, check=True
     ).stdout.strip()
@@ -19,7 +26,12 @@ def write_figures(name: str, figures: Mapping[str, float], aims: Mapping[str, st
         "name": name,
         "figures": dict(figures),
         "aims": dict(aims),
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.machine(),
+            "python": platform.python_version(),
+            **(machine or {}),
+        },
         "commit": commit,
         "seconds": round(seconds, 1),
     }

@@ -26,6 +26,7 @@ from services.shared.domain.events import Clock
 from services.shared.settings import Settings
 from services.shared.settings.model import LearnerSettings
 from services.shared.telemetry.metrics import Metrics
+from services.shared.torch_process import prepare_torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +118,12 @@ def make_policy_learner(parts: TrainerParts, scratch: Path, safe_point: Callable
     folder = parts.base.folder
     if parts.settings.learner.trainer == "scripted" or folder is None:
         return ScriptedPolicy()
-    import torch
-
     from services.learner.model.policy_model import PolicyModel
     from services.learner.model.settings import LoraSettings, PolicyModelSettings
     from services.learner.ppo.settings import KlSettings, PpoSettings
     from services.learner.trainer.ppo_learner import PpoLearner
 
-    torch.set_num_threads(1)
+    prepare_torch()
     learner, ppo = parts.settings.learner, parts.settings.learner.ppo
     model = PolicyModel.from_directory(
         folder,

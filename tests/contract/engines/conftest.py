@@ -35,14 +35,16 @@ def releases(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict
 
 @pytest.fixture(params=["scripted", "continuous-batching"])
 async def case(
-    request: pytest.FixtureRequest, tiny_model: Path, releases: dict[str, Path]
+    request: pytest.FixtureRequest, tiny_model: Path, releases: dict[str, Path], device: str
 ) -> AsyncIterator[EngineCase]:
     engine: Engine
     if request.param == "scripted":
         engine = ScriptedEngine(clock=utc_now, interval_s=0.001, context_tokens=512)
         built = EngineCase(engine=engine, releases=releases, recompute=scripted_recompute, end_token=END_TOKEN)
     else:
-        engine = ContinuousBatchingEngine(model_dir=tiny_model, clock=utc_now, context_tokens=512, max_batch_tokens=64)
+        engine = ContinuousBatchingEngine(
+            model_dir=tiny_model, clock=utc_now, device=device, context_tokens=512, max_batch_tokens=64
+        )
         built = EngineCase(
             engine=engine, releases=releases, recompute=model_recompute(tiny_model, releases), end_token=2
         )

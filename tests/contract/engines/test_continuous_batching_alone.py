@@ -25,10 +25,15 @@ STEP_TOKENS = 16
 
 
 @pytest.fixture
-async def engine(tiny_model: Path, releases: dict[str, Path]) -> AsyncIterator[ContinuousBatchingEngine]:
+async def engine(tiny_model: Path, releases: dict[str, Path], device: str) -> AsyncIterator[ContinuousBatchingEngine]:
     """Reads prompts in parts of 16 tokens; v0 is live."""
     engine = ContinuousBatchingEngine(
-        model_dir=tiny_model, clock=utc_now, max_running=4, max_batch_tokens=STEP_TOKENS, context_tokens=1024
+        model_dir=tiny_model,
+        clock=utc_now,
+        device=device,
+        max_running=4,
+        max_batch_tokens=STEP_TOKENS,
+        context_tokens=1024,
     )
     await engine.start()
     engine.stage("v0", releases["v0"])
@@ -157,8 +162,10 @@ async def test_cancelled_requests_are_forgotten_everywhere(engine: ContinuousBat
     assert not engine._manager.batch_processor.scheduler.active_requests
 
 
-async def test_bfloat16_draws_and_flips_too(tiny_model: Path, releases: dict[str, Path]) -> None:
-    engine = ContinuousBatchingEngine(model_dir=tiny_model, clock=utc_now, max_running=4, dtype="bfloat16")
+async def test_bfloat16_draws_and_flips_too(tiny_model: Path, releases: dict[str, Path], device: str) -> None:
+    engine = ContinuousBatchingEngine(
+        model_dir=tiny_model, clock=utc_now, device=device, max_running=4, dtype="bfloat16"
+    )
     await engine.start()
     try:
         for version in ("v0", "v1"):

@@ -52,12 +52,12 @@ TEMPERATURE = 0.8
 TOKENS = 8
 
 
-def half_loop_settings(folder: Path, model: Path, learner: LearnerSettings) -> Settings:
+def half_loop_settings(folder: Path, model: Path, learner: LearnerSettings, device: str = "cpu") -> Settings:
     port = free_port()
     reward_port = free_port()
     return Settings(
         deployment=DeploymentSettings(name=DEPLOYMENT, data_dir=folder),
-        model=ModelSettings(path=str(model)),
+        model=ModelSettings(path=str(model), device=device),
         reward=RewardSettings(port=reward_port, learner_address=f"127.0.0.1:{port}"),
         learner=learner.model_copy(update={"port": port, "reward_address": f"127.0.0.1:{reward_port}"}),
     )
@@ -167,12 +167,12 @@ class HalfLoop:
 
 @asynccontextmanager
 async def running_half_loop(
-    folder: Path, model: Path, learner_settings: LearnerSettings, bus: MemoryBus
+    folder: Path, model: Path, learner_settings: LearnerSettings, bus: MemoryBus, device: str = "cpu"
 ) -> AsyncIterator[HalfLoop]:
     """Both rooms, ready; drained at the end."""
     from transformers import AutoTokenizer
 
-    settings = half_loop_settings(folder, model, learner_settings)
+    settings = half_loop_settings(folder, model, learner_settings, device)
     with ExitStack() as stack:
         database = _database(settings, stack)
         ground = Ground(

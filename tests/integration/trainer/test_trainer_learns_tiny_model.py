@@ -62,9 +62,11 @@ def taste_of(model: Path) -> Callable[[tuple[int, ...]], bool]:
 
 
 @pytest.mark.timeout(280)
-async def test_thumbs_make_the_tiny_policy_better_and_a_restart_goes_on(model: Path, tmp_path: Path) -> None:
+async def test_thumbs_make_the_tiny_policy_better_and_a_restart_goes_on(
+    model: Path, tmp_path: Path, device: str
+) -> None:
     bus = new_bus()
-    async with running_half_loop(tmp_path, model, SETTINGS, bus) as loop:
+    async with running_half_loop(tmp_path, model, SETTINGS, bus, device) as loop:
         people = People(loop, taste=taste_of(model))
         released = await _rounds(loop, people, releases=6)
     # Answers may be left for one more update: which version is the last is known once the rooms have ended.
@@ -74,7 +76,7 @@ async def test_thumbs_make_the_tiny_policy_better_and_a_restart_goes_on(model: P
     before, after = people.liked[0], max(people.liked[-2:])
     assert after > before + 0.1, people.liked
 
-    async with running_half_loop(tmp_path, model, SETTINGS, bus) as loop:
+    async with running_half_loop(tmp_path, model, SETTINGS, bus, device) as loop:
         again = People(loop, taste=taste_of(model), seed=1)
         again._numbers = people._numbers
         await _rounds(loop, again, releases=1)
