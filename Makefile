@@ -48,7 +48,7 @@ test: setup browser ## All tests on the embedded broker, the real model and a re
 	@$(PYTEST) tests --ignore=tests/gpu
 
 .PHONY: test-kafka
-test-kafka: setup browser ## Bus contract and integration tests on Apache Kafka (KAFKA_HOME)
+test-kafka: setup browser ## Bus contract, and what else a broker has a part in, on Apache Kafka (KAFKA_HOME)
 	@$(PYTEST) tests/contract/bus tests/integration --broker apache
 
 .PHONY: test-gpu

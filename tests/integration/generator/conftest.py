@@ -10,7 +10,7 @@ from services.shared.bus.memory import MemoryBus
 from services.shared.settings.model import BusSettings
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
 def any_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     """The scenario runs on both."""
     bus: Bus = MemoryBus() if request.param == "memory" else open_bus(request.getfixturevalue("bus_settings"))
