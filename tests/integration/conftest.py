@@ -20,7 +20,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _depends_on_broker(item: pytest.Item) -> bool:
-    """By its fixtures; `mark.kafka` says so of one that asks for them as it runs."""
+    """By its fixtures. `mark.kafka` says so of one that asks for them as it runs; `mark.embedded_alone` says no."""
+    if item.get_closest_marker("embedded_alone"):
+        return False
     fixtures: list[str] = getattr(item, "fixturenames", [])
     marked = item.get_closest_marker("kafka") is not None
     return APACHE_ALONE in item.path.parents or "broker_choice" in fixtures or marked

@@ -114,7 +114,7 @@ class People:
         return "ok"
 
 
-@pytest.mark.kafka
+@pytest.mark.embedded_alone
 def test_keys_open_their_doors_until_they_are_revoked(closed_loop: Supervisor) -> None:
     people = People(closed_loop.plan)
     chat = people.operate("keys", "create", "web", "--scopes", "chat", "--bare").strip()

@@ -26,7 +26,7 @@ from tests.support.reflection_client import ReflectionClient
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How do I keep a houseplant alive?"}]
 
 
-@pytest.mark.kafka
+@pytest.mark.embedded_alone
 async def test_a_thumb_is_followed_into_a_policy(scripted_loop: Supervisor, tmp_path: Path) -> None:
     url = scripted_loop.plan.page_url
     tokens = await asyncio.to_thread(chat_in_every_way, url)
@@ -96,7 +96,7 @@ async def followed_home(web: httpx.AsyncClient, feedback_id: str, token: str) ->
     return state
 
 
-@pytest.mark.kafka
+@pytest.mark.embedded_alone
 async def test_reflection_alone_is_enough_to_score_a_text(scripted_loop: Supervisor) -> None:
     await eventually(lambda: scripted_loop.is_ready("reward"), within_s=30, what="reward is ready")
     credential = credential_of(scripted_loop.plan.data_dir)

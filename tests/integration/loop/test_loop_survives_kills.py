@@ -27,7 +27,7 @@ from tests.support.loop import LearnerProbe, crowd_of, eventually
 ROOMS = ("gateway", "generator", "reward", "learner")
 
 
-@pytest.mark.kafka
+@pytest.mark.embedded_alone  # on Apache Kafka: tests/integration/chaos
 @pytest.mark.timeout(900)
 async def test_killing_each_service_loses_no_acknowledged_thumb(scripted_loop: Supervisor, tmp_path: Path) -> None:
     probe = LearnerProbe(scripted_loop.plan)
