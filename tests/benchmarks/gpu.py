@@ -2,9 +2,8 @@
 
 The CPU runs on one thread, as the rooms do, and once more on all cores. Prompts are the simulation's, by the chat
 model's own template; the learner's and the reward room's answers are random tokens, whose cost is that of any other.
-Each side first runs once, uncounted; the GPU's figures are medians, the
-CPU's of one round. `--large` adds a PPO update of a policy of 1.7 billion random
-weights (SmolLM2-1.7B's shape) on the GPU.
+Each side first runs once, uncounted; the GPU's figures are medians, the CPU's of one round. `--large` adds a PPO update
+of a policy of 1.7 billion random weights (SmolLM2-1.7B's shape) on the GPU.
 """
 
 from __future__ import annotations
