@@ -1,7 +1,7 @@
 """The learner commits how far it has read, and only then, in another transaction, what it read.
 
-A kill between the two loses the batch. The gap is held open so long that it is most of the time: six kills at any
-moments meet it. (Of 0.3 seconds, six once missed it.)
+A kill between the two loses the batch. The gap is held open for a while, so that six kills meet it. (Of 0.3 seconds, six
+once missed it; of 1.0 each met it, and more than half of all was lost, which is a broken plant's mark.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.shared.bus.interface import Place, Record
 from services.shared.settings import load_settings
 from tests.benchmarks.chaos.planted.seam import replace
 
-GAP_S = 1.0
+GAP_S = 0.6
 
 
 class AlreadyAdvanced:
