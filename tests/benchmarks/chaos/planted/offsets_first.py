@@ -1,7 +1,7 @@
 """The learner commits how far it has read, and only then, in another transaction, what it read.
 
-A kill between the two loses the batch. The gap is held open for a while, so that six kills meet it. (Of 0.3 seconds, six
-once missed it.)
+A kill between the two loses the batch. The gap is held open for a while, so that six kills meet it. (Of 0.3 seconds,
+six once missed it.)
 """
 
 from __future__ import annotations
