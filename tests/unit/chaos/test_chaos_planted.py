@@ -14,9 +14,8 @@ STRUCK = kills(*["learner"] * KILLS)
 RED = Verdict(lost=["f9 is not in the store"])
 
 
-@pytest.mark.parametrize("stored", [9, 4])
-def test_a_fault_is_seen_where_much_arrived_and_something_was_lost(stored: int) -> None:
-    assert was_seen(FAULT, outcome(stored=stored, blows=STRUCK, verdict=RED))
+def test_a_fault_is_seen_where_most_arrived_and_something_was_lost() -> None:
+    assert was_seen(FAULT, outcome(stored=9, blows=STRUCK, verdict=RED))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,7 @@ def test_a_fault_is_seen_where_much_arrived_and_something_was_lost(stored: int) 
     [
         pytest.param(outcome(stored=9, blows=STRUCK, verdict=RED, stalled="the learner keeps dying"), id="stalled"),
         pytest.param(outcome(stored=0, blows=STRUCK, verdict=RED), id="nothing arrived"),
-        pytest.param(outcome(stored=1, blows=STRUCK, verdict=RED), id="less than a fifth arrived"),
+        pytest.param(outcome(stored=4, blows=STRUCK, verdict=RED), id="less than half arrived"),
         pytest.param(outcome(acknowledged=0, stored=0, blows=STRUCK, verdict=RED), id="nothing was said"),
         pytest.param(outcome(stored=9, blows=STRUCK[1:], verdict=RED), id="not all hit"),
         pytest.param(outcome(stored=9, blows=STRUCK), id="nothing found"),
