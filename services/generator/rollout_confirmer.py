@@ -21,6 +21,7 @@ from services.shared.contracts.topics import ROLLOUTS, load_topic_pages
 from services.shared.domain.errors import ThumbloopError
 from services.shared.domain.events import Clock
 from services.shared.domain.rollout import RolloutProgress
+from services.shared.telemetry.last_told import LastTold
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -68,8 +69,7 @@ class RolloutConfirmer:
         self._asked_up_to = 0
         self._answers_since: float | None = None
         """None: the learner is away."""
-        self._told = ""
-        """Reason of the failure that was told last; empty once a round succeeded."""
+        self._told = LastTold()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -105,11 +105,10 @@ class RolloutConfirmer:
         while True:
             try:
                 await self.round()
-                self._told = ""
+                self._told.succeeded()
             except ThumbloopError as error:
-                if self._told != error.reason:
+                if self._told.is_news(error.reason):
                     _log.warning("rollouts_not_confirmed", reason=error.reason, cause=error.message)
-                self._told = error.reason
             except Exception as error:  # what is kept here would otherwise be kept for nothing
                 _log.error("rollout_confirm_failed", exc_info=error)
             await asyncio.sleep(self._interval_s)

@@ -41,7 +41,7 @@ def _pairs(rows: list[MeasuredAnswer]) -> list[tuple[str, str]]:
     return [(row.prompt, row.answer) for row in rows]
 
 
-@pytest.mark.parametrize(("precision", "n"), [("bfloat16", 3), ("float32", 12)])  # fewer where it may be emulated
+@pytest.mark.parametrize(("precision", "n"), [("bfloat16", 4), ("float32", 24)])  # fewer where it may be emulated
 def test_sums_agree_with_the_committed_ones(precision: Precision, n: int) -> None:
     rows = _sample("base", n)
     again = GuardScorer(MODEL, precision=precision, batch_size=7).statistics(_pairs(rows))
@@ -54,10 +54,10 @@ def test_sums_agree_with_the_committed_ones(precision: Precision, n: int) -> Non
 
 def test_base_answers_pass_and_generic_ones_do_not(scorer: GuardScorer) -> None:
     thresholds = load_calibration().thresholds
-    base, generic = _sample("base", 16), _sample("generic", 16)
+    base, generic = _sample("base", 48), _sample("generic", 48)
     verdicts = [judge(statistics, thresholds).passed for statistics in scorer.statistics(_pairs(base + generic))]
-    assert sum(verdicts[:16]) / 16 >= 0.9
-    assert sum(verdicts[16:]) / 16 <= 0.1
+    assert sum(verdicts[:48]) / 48 >= 0.9
+    assert sum(verdicts[48:]) / 48 <= 0.1
 
 
 def test_a_shared_prefix_changes_nothing() -> None:

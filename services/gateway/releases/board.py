@@ -12,6 +12,7 @@ from services.gateway.chat.generation import Generator
 from services.gateway.releases.facts import ReleaseFact, ReleaseSource
 from services.gateway.releases.tally import ThumbTally
 from services.shared.domain.errors import DeadlineExceeded, ThumbloopError, Unavailable
+from services.shared.telemetry.last_told import LastTold
 from services.shared.telemetry.log import get_logger
 
 Picture = dict[str, Any]
@@ -43,7 +44,7 @@ class ReleaseBoard:
         self._releases: tuple[ReleaseFact, ...] = ()
         self._learner: Picture = {"reachable": False}
         self._served: Picture = {"reachable": False, "live_version": ""}
-        self._told = ""
+        self._told = LastTold()
         """Why the learner was last not understood."""
         self._changed = asyncio.Condition()
         self._closed = asyncio.Event()
@@ -134,14 +135,13 @@ class ReleaseBoard:
             self._tell(error)
             self._learner = {**self._learner, "reachable": False}
         else:
-            self._told = ""
+            self._told.succeeded()
             self._learner = {"reachable": True, **asdict(status)}
 
     def _tell(self, error: ThumbloopError) -> None:
         """Once: that it is away shows by itself, that it is there and not understood does not."""
-        if self._told != error.reason and not isinstance(error, (Unavailable, DeadlineExceeded)):
+        if self._told.is_news(error.reason) and not isinstance(error, (Unavailable, DeadlineExceeded)):
             get_logger().error("learner_not_understood", reason=error.reason, cause=error.message)
-        self._told = error.reason
 
     def _thumbs(self, version: str) -> Picture:
         thumbs = self._tally.of(version)

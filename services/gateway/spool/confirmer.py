@@ -21,6 +21,7 @@ from services.gateway.spool.resends import MOST_SENT, Resends
 from services.gateway.spool.sending import Sender
 from services.gateway.spool.spool import FeedbackSpool
 from services.shared.domain.errors import ThumbloopError
+from services.shared.telemetry.last_told import LastTold
 from services.shared.telemetry.log import get_logger
 from services.shared.telemetry.metrics import Metrics
 
@@ -63,8 +64,7 @@ class SpoolConfirmer:
         self._interval_s = interval_s
         self._resends = Resends(first_s=resend_after_s, monotonic=monotonic)
         """What is not in here and was sent is seen for the first time."""
-        self._told = ""
-        """Reason of the failure that was told last; empty once a round succeeded."""
+        self._told = LastTold()
         self._asked_up_to = 0
         self._seen: set[int] = set()
         """Positions since the pages last began with the first."""
@@ -74,11 +74,10 @@ class SpoolConfirmer:
         while True:
             try:
                 await self.round()
-                self._told = ""
+                self._told.succeeded()
             except ThumbloopError as error:
-                if self._told != error.reason:
+                if self._told.is_news(error.reason):
                     _log.warning("spool_not_confirmed", reason=error.reason, cause=error.message)
-                self._told = error.reason
             except Exception as error:  # feedback waits here: it must not stop being sent
                 _log.error("spool_confirm_failed", exc_info=error)
             self._spool.note()
