@@ -166,3 +166,5 @@ def _dress(axes: Axes, title: str, subtitle: str, *, floor: float | None = None)
     axes.margins(x=0.08, y=0.2)
     if floor is not None:
         axes.set_ylim(bottom=floor)
+        if (highest := float(axes.dataLim.y1)) > floor and math.isfinite(highest):
+            axes.set_ylim(top=highest + 0.2 * (highest - floor))  # the margin of values far from it would be too small
